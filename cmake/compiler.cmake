@@ -1,0 +1,30 @@
+# Flags of every target (psk_options) and those of single folders and files of src/.
+add_library(psk_options INTERFACE)
+target_compile_definitions(psk_options INTERFACE _GNU_SOURCE) # POSIX files, threads and CPU masks beside plain C17
+target_compile_options(psk_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(PSK_WERROR)
+    target_compile_options(psk_options INTERFACE -Werror)
+endif()
+if(PSK_SANITIZE)
+    target_compile_options(psk_options INTERFACE -fsanitize=${PSK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(psk_options INTERFACE -fsanitize=${PSK_SANITIZE})
+endif()
+
+# The fast loops only. Neither flag changes a result:
+#   -fno-math-errno      sqrtf becomes one instruction, for nothing reads errno after it;
+#   -fno-trapping-math   both sides of a condition may be computed, which is what turns a loop with a condition into
+#                        vector code; nothing reads the floating-point exception flags.
+# -ffp-contract=fast lets a b + c be one FMA where the file's instruction set has it (one rounding less).
+# Never -ffast-math: it would let the compiler drop the checks for NaN and reorder sums.
+set(PSK_CPU_FLAGS -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+
+# Files for one instruction set are chosen at run time; all others are compiled for the baseline of the architecture.
+set(PSK_AVX2_FLAGS -mavx2 -mfma -mf16c)
+set(PSK_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    set(PSK_FOREIGN_FILES "_neon\\.c$")
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+    set(PSK_FOREIGN_FILES "_avx(2|512)\\.c$")
+else()
+    set(PSK_FOREIGN_FILES "_(neon|avx2|avx512)\\.c$")
+endif()

@@ -1,0 +1,26 @@
+# Every option, as configured.
+set(onednn "off: built-in loops")
+if(PSK_WITH_ONEDNN)
+    set(onednn "${DNNL_VERSION} (${DNNL_LIBRARY})")
+endif()
+list(LENGTH PSK_SOURCES sources)
+list(LENGTH test_sources tests)
+message(STATUS "polysketch ${PROJECT_VERSION}")
+foreach(line
+        "compiler            ${CMAKE_C_COMPILER_ID} ${CMAKE_C_COMPILER_VERSION} (${CMAKE_SYSTEM_PROCESSOR})"
+        "CMAKE_BUILD_TYPE    ${CMAKE_BUILD_TYPE}"
+        "CMAKE_C_FLAGS       ${CMAKE_C_FLAGS}"
+        "oneDNN              ${onednn}"
+        "OpenMP              ${OpenMP_C_VERSION} (${OpenMP_C_LIB_NAMES})"
+        "jansson             ${JANSSON_VERSION}"
+        "PSK_WITH_ONEDNN     ${PSK_WITH_ONEDNN}"
+        "PSK_WERROR          ${PSK_WERROR}"
+        "PSK_SANITIZE        ${PSK_SANITIZE}"
+        "PSK_BUILD_PROGRAM   ${PSK_BUILD_PROGRAM}"
+        "PSK_BUILD_EXAMPLES  ${PSK_BUILD_EXAMPLES}"
+        "PSK_BUILD_TESTS     ${PSK_BUILD_TESTS}"
+        "PSK_TEST_TIMEOUT    ${PSK_TEST_TIMEOUT} s"
+        "install prefix      ${CMAKE_INSTALL_PREFIX}"
+        "sources, tests      ${sources}, ${tests}")
+    message(STATUS "  ${line}")
+endforeach()

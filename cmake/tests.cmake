@@ -1,0 +1,49 @@
+# tests/test_*.c: one cmocka program each, on the static library and the inner headers; ctest runs them.
+enable_testing()
+
+# PSK_ASSERT stays on in the tests' own code, whatever the build type.
+add_library(psk_test_options INTERFACE)
+target_link_libraries(psk_test_options INTERFACE polysketch_static psk_options PkgConfig::JANSSON PkgConfig::CMOCKA
+                                                 OpenMP::OpenMP_C m)
+target_include_directories(psk_test_options INTERFACE src tests)
+target_compile_options(psk_test_options INTERFACE -UNDEBUG)
+target_compile_definitions(psk_test_options INTERFACE
+    PSK_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
+    PSK_PROGRAM="${PSK_PROGRAM_PATH}"
+    PSK_WITH_ONEDNN=$<BOOL:${PSK_WITH_ONEDNN}>)
+
+# Idle OpenMP threads sleep instead of spinning: ctest runs several tests at once.
+set(test_environment OMP_WAIT_POLICY=passive)
+if(PSK_SANITIZE)
+    list(APPEND test_environment
+         "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
+         "UBSAN_OPTIONS=print_stacktrace=1")
+endif()
+if(PSK_SANITIZE MATCHES "thread")
+    include(cmake/tsan.cmake)
+endif()
+
+if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/tests/support.c)
+    add_library(psk_test_support OBJECT tests/support.c)
+    target_link_libraries(psk_test_support PUBLIC psk_test_options)
+endif()
+
+function(psk_add_test name)
+    add_test(NAME ${name} ${ARGN})
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${PSK_TEST_TIMEOUT} ENVIRONMENT "${test_environment}")
+endfunction()
+
+file(GLOB test_sources CONFIGURE_DEPENDS tests/test_*.c)
+foreach(source IN LISTS test_sources)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_link_libraries(${name} PRIVATE psk_test_options)
+    if(TARGET psk_test_support)
+        target_link_libraries(${name} PRIVATE psk_test_support)
+    endif()
+    if(TARGET polysketch)
+        add_dependencies(${name} polysketch) # some tests run it
+    endif()
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/tests)
+    psk_add_test(${name} COMMAND ${name})
+endforeach()
