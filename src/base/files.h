@@ -1,0 +1,49 @@
+/* Files: read whole or mapped, write atomically. Every message names the path. */
+#ifndef PSK_FILES_H
+#define PSK_FILES_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* A file mapped read-only. A file of 0 bytes has data == NULL, size == 0 and is no error. */
+typedef struct psk_mapping {
+    const unsigned char *data;
+    size_t size;
+} psk_mapping;
+
+psk_status psk_map_file(const char *path, psk_mapping *out);
+void psk_unmap_file(psk_mapping *mapping); /* accepts an empty one */
+
+/* The whole file, one 0 byte after it; *out is released by psk_free. PSK_ERROR_FORMAT above `limit` bytes. */
+psk_status psk_read_file(const char *path, size_t limit, char **out, size_t *size);
+
+/* Atomic writing: temporary file beside `path`, fsync, rename, fsync of the folder. Until commit `path` keeps its old
+ * contents; after abandon, or after an error in commit, nothing is left behind. */
+typedef struct psk_atomic_file psk_atomic_file;
+psk_status psk_atomic_open(const char *path, psk_atomic_file **out);
+psk_status psk_atomic_write(psk_atomic_file *file, const void *data, size_t bytes);
+psk_status psk_atomic_seek(psk_atomic_file *file, uint64_t offset);          /* for a header that is known last */
+psk_status psk_atomic_commit(psk_atomic_file *file);                         /* frees file, whatever the outcome */
+void psk_atomic_abandon(psk_atomic_file *file);                              /* accepts NULL */
+psk_status psk_write_file(const char *path, const void *data, size_t bytes); /* the four in one */
+
+psk_status psk_make_folders(const char *path); /* mkdir -p */
+psk_status psk_remove_tree(const char *path);  /* a folder and its contents; symbolic links are not followed */
+psk_status psk_rename(const char *from, const char *to); /* and fsync of the folder */
+psk_status psk_sync_folder(const char *path);
+bool psk_is_folder(const char *path);
+bool psk_is_file(const char *path);
+psk_status psk_free_space(const char *path, uint64_t *bytes);
+
+/* Names of the entries of a folder, sorted bytewise, without "." and "..". Released by psk_free_names. */
+psk_status psk_list_folder(const char *path, char ***names, int64_t *count);
+void psk_free_names(char **names, int64_t count);
+
+/* *out = "folder/name", released by psk_free. */
+psk_status psk_join_path(const char *folder, const char *name, char **out);
+
+#endif

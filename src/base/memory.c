@@ -1,0 +1,60 @@
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Allocations left until one fails; 0 and below: none will. */
+static atomic_int_least64_t allocations_left;
+
+psk_status psk_size_mul(int64_t a, int64_t b, int64_t *product) {
+    int64_t result;
+    if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &result) || (uint64_t)result > SIZE_MAX)
+        return psk_fail(PSK_ERROR_ARGUMENT, "size %" PRId64 " x %" PRId64 " is negative or larger than memory can be",
+                        a, b);
+    *product = result;
+    return PSK_OK;
+}
+
+void psk_alloc_fail_after(int64_t n) {
+    atomic_store(&allocations_left, n);
+}
+
+bool psk_alloc_fails(void) {
+    /* The common case, no test running, must not write to a line shared by all threads. */
+    if (atomic_load_explicit(&allocations_left, memory_order_relaxed) <= 0)
+        return false;
+    return atomic_fetch_sub(&allocations_left, 1) == 1;
+}
+
+psk_status psk_alloc(size_t bytes, const char *what, void **out) {
+    *out = NULL;
+    /* The exact size, not rounded up, so that address sanitizers see the first byte past the end. */
+    if (bytes > PTRDIFF_MAX || psk_alloc_fails() || posix_memalign(out, PSK_ALIGNMENT, bytes ? bytes : 1) != 0) {
+        *out = NULL;
+        return psk_fail(PSK_ERROR_MEMORY, "out of memory: %zu bytes (%.1f MiB) for %s", bytes,
+                        (double)bytes / (1024.0 * 1024.0), what);
+    }
+    return PSK_OK;
+}
+
+psk_status psk_alloc_zero(size_t bytes, const char *what, void **out) {
+    PSK_TRY(psk_alloc(bytes, what, out));
+    memset(*out, 0, bytes);
+    return PSK_OK;
+}
+
+psk_status psk_strdup(const char *text, char **out) {
+    const size_t bytes = strlen(text) + 1;
+    void *copy;
+    *out = NULL;
+    PSK_TRY(psk_alloc(bytes, "a string", &copy));
+    memcpy(copy, text, bytes);
+    *out = copy;
+    return PSK_OK;
+}
+
+void psk_free(void *block) {
+    free(block);
+}
