@@ -106,6 +106,7 @@ psk_status psk_arena_reserve(psk_arena *arena, const char *category, const char 
 }
 
 psk_status psk_arena_floats(psk_arena *arena, const char *category, const char *name, int64_t count, float **where) {
+    set_pointer((void **)where, NULL);
     int64_t bytes;
     const psk_status status = psk_size_mul(count, sizeof(float), &bytes);
     if (status != PSK_OK)

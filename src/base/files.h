@@ -21,8 +21,8 @@ void psk_unmap_file(psk_mapping *mapping); /* accepts an empty one */
 /* The whole file, one 0 byte after it; *out is released by psk_free. PSK_ERROR_FORMAT above `limit` bytes. */
 psk_status psk_read_file(const char *path, size_t limit, char **out, size_t *size);
 
-/* Atomic writing: temporary file beside `path`, fsync, rename, fsync of the folder. Until commit `path` keeps its old
- * contents; after abandon, or after an error in commit, nothing is left behind. */
+/* Atomic writing (buffered): temporary file beside `path`, fsync, rename, fsync of the folder. Until commit `path`
+ * keeps its old contents; after abandon, or after an error in commit, nothing is left behind. */
 typedef struct psk_atomic_file psk_atomic_file;
 psk_status psk_atomic_open(const char *path, psk_atomic_file **out);
 psk_status psk_atomic_write(psk_atomic_file *file, const void *data, size_t bytes);
@@ -31,8 +31,9 @@ psk_status psk_atomic_commit(psk_atomic_file *file);                         /* 
 void psk_atomic_abandon(psk_atomic_file *file);                              /* accepts NULL */
 psk_status psk_write_file(const char *path, const void *data, size_t bytes); /* the four in one */
 
-psk_status psk_make_folders(const char *path); /* mkdir -p */
-psk_status psk_remove_tree(const char *path);  /* a folder and its contents; symbolic links are not followed */
+psk_status psk_make_folders(const char *path);           /* mkdir -p */
+psk_status psk_remove_tree(const char *path);            /* a folder and its contents; symbolic links are not followed;
+                                                          * a path that is not there is no error */
 psk_status psk_rename(const char *from, const char *to); /* and fsync of the folder */
 psk_status psk_sync_folder(const char *path);
 bool psk_is_folder(const char *path);

@@ -9,7 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Makes jansson use psk_alloc's failure hook. Called by the functions below; safe to repeat. */
+/* Makes jansson use psk_alloc's failure hook. Called by load, parse and save; safe to repeat. Code that builds objects
+ * of its own calls it before the first json_object(). */
 void psk_json_init(void);
 
 /* The object in a file (limit 64 MiB) or in memory; `where` names the source in messages. Duplicate keys are refused.
@@ -28,7 +29,8 @@ psk_status psk_json_bool(const json_t *object, const char *where, const char *ke
 psk_status psk_json_string(const json_t *object, const char *where, const char *key,
                            const char **value); /* owned by object */
 
-/* json_object_set_new whose failure is a status. Takes the reference to `value` (which may be NULL: out of memory). */
+/* json_object_set_new whose failure is a status. Takes the reference to `value`, which may be NULL: PSK_ERROR_MEMORY,
+ * or PSK_ERROR_ARGUMENT if jansson refused to make it: not finite, not UTF-8. */
 psk_status psk_json_set(json_t *object, const char *key, json_t *value);
 
 #endif
