@@ -56,3 +56,5 @@ set_target_properties(polysketch_shared PROPERTIES VERSION ${PROJECT_VERSION} SO
                                                    EXPORT_NAME polysketch)
 set_target_properties(polysketch_static PROPERTIES EXPORT_NAME static)
 target_link_libraries(polysketch_static INTERFACE "$<INSTALL_INTERFACE:${PSK_LINK_NAMES}>")
+add_library(polysketch::polysketch ALIAS polysketch_shared)
+add_library(polysketch::static ALIAS polysketch_static)

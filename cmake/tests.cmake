@@ -15,9 +15,7 @@ target_compile_definitions(psk_test_options INTERFACE
 # Idle OpenMP threads sleep instead of spinning: ctest runs several tests at once.
 set(test_environment OMP_WAIT_POLICY=passive)
 if(PSK_SANITIZE)
-    list(APPEND test_environment
-         "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
-         "UBSAN_OPTIONS=print_stacktrace=1")
+    list(APPEND test_environment UBSAN_OPTIONS=print_stacktrace=1)
 endif()
 if(PSK_SANITIZE MATCHES "thread")
     include(cmake/tsan.cmake)
@@ -47,3 +45,11 @@ foreach(source IN LISTS test_sources)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/tests)
     psk_add_test(${name} COMMAND ${name})
 endforeach()
+
+if(TARGET example_attention)
+    psk_add_test(example_attention COMMAND example_attention)
+endif()
+if(TARGET polysketch AND NOT PSK_SANITIZE) # an example built outside would lack the sanitizer's library
+    psk_add_test(test_install COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_install.sh
+                 ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR} ${CMAKE_C_COMPILER})
+endif()
