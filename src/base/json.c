@@ -11,8 +11,8 @@
 #define FILE_LIMIT  ((size_t)64 << 20)
 #define SHOWN_BYTES 60 /* of a wrong value, in messages */
 
-/* Whether an allocation of jansson has failed in this thread. jansson does not always say so itself: a string for which
- * there was no memory, for one, is reported as an invalid token. */
+/* Whether an allocation of jansson has failed in this thread since psk_json_init. jansson does not always say so
+ * itself: a string for which there was no memory, for one, is reported as an invalid token. */
 static _Thread_local bool out_of_memory;
 
 static void *json_allocate(size_t bytes) {
@@ -29,12 +29,12 @@ static void set_functions(void) {
 void psk_json_init(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, set_functions);
+    out_of_memory = false;
 }
 
 psk_status psk_json_parse(const char *text, size_t size, const char *where, json_t **out) {
     psk_json_init();
     *out = NULL;
-    out_of_memory = false;
     json_error_t error;
     json_t *object = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!object && out_of_memory)
@@ -135,10 +135,8 @@ psk_status psk_json_string(const json_t *object, const char *where, const char *
 psk_status psk_json_set(json_t *object, const char *key, json_t *value) {
     if (json_object_set_new(object, key, value) == 0) /* releases value if it fails */
         return PSK_OK;
-    if (out_of_memory) {
-        out_of_memory = false;
+    if (out_of_memory)
         return psk_fail(PSK_ERROR_MEMORY, "out of memory for the JSON value \"%s\"", key);
-    }
     return psk_fail(PSK_ERROR_ARGUMENT,
                     "\"%s\" cannot be written as JSON: a number is not finite, or text is not UTF-8", key);
 }

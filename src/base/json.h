@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* Makes jansson use psk_alloc's failure hook. Called by load, parse and save; safe to repeat. Code that builds objects
- * of its own calls it before the first json_object(). */
+ * of its own calls it first: psk_json_set tells lack of memory from a bad value by what failed since then. */
 void psk_json_init(void);
 
 /* The object in a file (limit 64 MiB) or in memory; `where` names the source in messages. Duplicate keys are refused.
