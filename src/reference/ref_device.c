@@ -9,17 +9,12 @@ static const psk_ops reference_ops = {
 #undef PSK_OP
 };
 
-static void reference_destroy(psk_device *device) {
-    device->ops = NULL;
-}
-
 psk_status psk_reference_device_init(psk_device *device, int threads) {
     PSK_ASSERT(threads >= 1);
     (void)threads;
     device->ops = &reference_ops;
     device->name = "reference";
     device->threads = 1;
-    device->destroy = reference_destroy;
     snprintf(device->description, sizeof device->description, "plain loops in double precision, 1 thread");
     return PSK_OK;
 }
