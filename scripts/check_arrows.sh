@@ -16,7 +16,7 @@ BEGIN {
     allowed["attention"] = "device base"
     allowed["model"]     = "attention device io base"
     allowed["data"]      = "io base"
-    allowed["infer"]     = "model attention device io base"
+    allowed["infer"]     = "model data attention device io base"
     allowed["train"]     = "model data attention device io base"
     allowed["src"]       = "train infer data model attention reference cpu device io base" # api.c, devices.c
     # what only some folders may use

@@ -25,7 +25,8 @@ done
 "$prefix/bin/polysketch" --help >"$work/log" || fail "the installed program does not run"
 
 # Exports: the header's names on the left, the library's on the right.
-sed -n 's/^PSK_API .*[ *]\(psk_[a-z0-9_]*\)(.*/\1/p' "$prefix/include/polysketch.h" | sort >"$work/header"
+tr '\n;' ' \n' <"$prefix/include/polysketch.h" |
+    sed -n 's/.*PSK_API [^(]*[ *]\(psk_[a-z0-9_]*\)(.*/\1/p' | sort >"$work/header"
 nm -D --defined-only "$library" | sed -n 's/.* [TDRBV] \([a-z_0-9]*\).*/\1/p' | sort >"$work/exports"
 [ -s "$work/header" ] || fail "no function found in the header"
 diff "$work/header" "$work/exports" >"$work/log" || fail "header (<) and exported symbols (>) differ:
