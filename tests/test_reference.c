@@ -367,6 +367,22 @@ static void attention_of_a_cut_sequence_is_that_of_the_whole(void **unused) {
     }
 }
 
+/* By hand: scores 4 and 0, so softmax has the weights exp(4 / sqrt(4)) and 1, the polynomial 4^2 and 0 beside beta. */
+static void normaliser_is_the_sum_of_the_weights(void **unused) {
+    (void)unused;
+    const psk_attention_shape shape = {1, 1, 1, 1, 2, 4, 1, 0};
+    const double q[4] = {1, 1, 1, 1}, k[8] = {1, 1, 1, 1, 1, -1, 1, -1}, v[2] = {1, 0};
+    double out[1], normaliser[1];
+    const psk_ref_attention_tensors tensors = {.q = q, .k = k, .v = v, .out = out, .normaliser = normaliser};
+    psk_attention_config config = EXACT(PSK_SOFTMAX, 2, PSK_CAUSAL);
+    PSK_TEST_OK(psk_ref_attention_forward(&config, &shape, &tensors));
+    PSK_TEST_AT_MOST(fabs(normaliser[0] - log(exp(2) + 1)), 1e-15);
+    PSK_TEST_AT_MOST(fabs(out[0] - exp(2) / (exp(2) + 1)), 1e-15);
+    config.mechanism = PSK_POLYNOMIAL;
+    PSK_TEST_OK(psk_ref_attention_forward(&config, &shape, &tensors));
+    assert_true(normaliser[0] == 17 && out[0] == 16.0 / 17);
+}
+
 static void attention_without_any_weight_is_zero(void **unused) {
     (void)unused;
     const psk_attention_config config = {.mechanism = PSK_POLYNOMIAL, .degree = 4};
@@ -545,6 +561,17 @@ static void linear_sketch_backward_is_the_gradient(void **unused) {
         expect_sketch_gradient(&p, "linear sketch", "Wb", p.linear.weight[1], p.dlinear.weight[1], p.r * p.h);
         release(&p.pool);
     }
+}
+
+/* By hand: x = (1, 2) meets (3, 4) and (5, 6): 11 * 17 / sqrt(1). With r = 4 equal rows: half of it. */
+static void linear_sketch_by_hand(void **unused) {
+    (void)unused;
+    const double x[2] = {1, 2};
+    double a[8] = {3, 4, 3, 4, 3, 4, 3, 4}, b[8] = {5, 6, 5, 6, 5, 6, 5, 6}, out[4];
+    psk_ref_linear_sketch_forward(&(psk_ref_linear_sketch){2, 1, {a, b}}, 1, x, out);
+    assert_true(out[0] == 187);
+    psk_ref_linear_sketch_forward(&(psk_ref_linear_sketch){2, 4, {a, b}}, 1, x, out);
+    assert_true(out[0] == 93.5 && out[3] == 93.5);
 }
 
 static void performer_backward_is_the_gradient(void **unused) {
@@ -815,9 +842,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(attention_backward_is_the_gradient),
         cmocka_unit_test(attention_of_a_cut_sequence_is_that_of_the_whole),
         cmocka_unit_test(attention_without_any_weight_is_zero),
+        cmocka_unit_test(normaliser_is_the_sum_of_the_weights),
         cmocka_unit_test(random_sketch_backward_is_the_gradient),
         cmocka_unit_test(learned_sketch_backward_is_the_gradient),
         cmocka_unit_test(linear_sketch_backward_is_the_gradient),
+        cmocka_unit_test(linear_sketch_by_hand),
         cmocka_unit_test(performer_backward_is_the_gradient),
         cmocka_unit_test(attention_agrees_with_golden_vectors),
         cmocka_unit_test(sketches_agree_with_golden_vectors),
