@@ -11,8 +11,9 @@
 #define FILE_LIMIT  ((size_t)64 << 20)
 #define SHOWN_BYTES 60 /* of a wrong value, in messages */
 
-/* Whether an allocation of jansson has failed in this thread since psk_json_init. jansson does not always say so
- * itself: a string for which there was no memory, for one, is reported as an invalid token. */
+/* Whether an allocation of jansson has failed in this thread since psk_json_init. jansson itself may not say so: in
+ * version 2.14 a buffer that could not grow loses a character, of a string read or of the text written, and all goes
+ * on. */
 static _Thread_local bool out_of_memory;
 
 static void *json_allocate(size_t bytes) {
@@ -37,8 +38,10 @@ psk_status psk_json_parse(const char *text, size_t size, const char *where, json
     *out = NULL;
     json_error_t error;
     json_t *object = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    if (!object && out_of_memory)
+    if (out_of_memory) {
+        json_decref(object);
         return psk_fail(PSK_ERROR_MEMORY, "%s: out of memory while reading JSON of %zu bytes", where, size);
+    }
     if (!object)
         return psk_fail(PSK_ERROR_FORMAT, "%s: not valid JSON: line %d, column %d: %s", where, error.line, error.column,
                         error.text);
@@ -60,15 +63,23 @@ psk_status psk_json_load(const char *path, json_t **out) {
     return status;
 }
 
-psk_status psk_json_save(const char *path, const json_t *object) {
+psk_status psk_json_dump(const json_t *object, const char *where, size_t flags, char **text) {
     psk_json_init();
-    char *text = json_dumps(object, JSON_INDENT(2));
-    if (!text)
-        return psk_fail(PSK_ERROR_MEMORY, "%s: out of memory while writing JSON", path);
+    *text = json_dumps(object, flags);
+    if (*text && !out_of_memory)
+        return PSK_OK;
+    free(*text);
+    *text = NULL;
+    return psk_fail(PSK_ERROR_MEMORY, "%s: out of memory while writing JSON", where);
+}
+
+psk_status psk_json_save(const char *path, const json_t *object) {
+    char *text;
+    PSK_TRY(psk_json_dump(object, path, JSON_INDENT(2), &text));
     const size_t length = strlen(text);
     text[length] = '\n'; /* in place of the 0 byte, which the file does not have */
     const psk_status status = psk_write_file(path, text, length + 1);
-    free(text);
+    psk_free(text);
     return status;
 }
 

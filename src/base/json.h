@@ -17,6 +17,8 @@ void psk_json_init(void);
  */
 psk_status psk_json_load(const char *path, json_t **out);
 psk_status psk_json_parse(const char *text, size_t size, const char *where, json_t **out);
+/* json_dumps (flags as there) that notices when memory ran out on the way; *text is released by psk_free. */
+psk_status psk_json_dump(const json_t *object, const char *where, size_t flags, char **text);
 psk_status psk_json_save(const char *path, const json_t *object); /* atomic, indented, keys in order of insertion */
 
 /* object[key] into *value if the key is there, *value unchanged if not. Wrong type, or outside [low, high]:

@@ -47,12 +47,12 @@ psk_status psk_fail(psk_status status, const char *format, ...) {
 }
 
 psk_status psk_fail_within(psk_status status, const char *format, ...) {
-    char text[2 * PSK_MESSAGE_SIZE];
+    char text[2 * PSK_MESSAGE_SIZE + 2];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, PSK_MESSAGE_SIZE, format, arguments);
     va_end(arguments);
-    strcat(strcat(text, ": "), message); /* at most 1023 + 2 + 1023 bytes and the 0 */
+    strcat(strcat(text, ": "), message); /* two messages and ": " always fit */
     memcpy(message, text, sizeof message);
     message[sizeof message - 1] = 0;
     return status;

@@ -438,15 +438,15 @@ psk_status psk_safetensors_write(const char *path, const psk_tensor_source *tens
     if (metadata)
         PSK_TRY(check_metadata(PSK_ERROR_ARGUMENT, path, metadata));
     json_t *header = json_object();
+    char *text = NULL;
     psk_status status = build_header(tensors, count, metadata, header);
-    char *text = status == PSK_OK ? json_dumps(header, JSON_COMPACT) : NULL;
-    if (status == PSK_OK && !text)
-        status = psk_fail(PSK_ERROR_MEMORY, "%s: out of memory for the header", path);
-    else if (status != PSK_OK)
+    if (status != PSK_OK)
         status = psk_fail_within(status, "%s", path);
+    else
+        status = psk_json_dump(header, path, JSON_COMPACT, &text);
     if (status == PSK_OK)
         status = write_all(path, text, tensors, count);
-    free(text);
+    psk_free(text);
     json_decref(header);
     return status;
 }
