@@ -1,0 +1,59 @@
+/* Attention for the layers above: views with strides, a plan into a caller's arena, and the core behind the public
+ * functions. Models (src/model) and decoding sessions (src/infer) include this header.
+ *
+ * All of src/attention works on G groups at once. A group is one key/value head of one sequence with the
+ * rep = H / Hkv query heads that read it: G = B Hkv, or Hkv for one document of a packed row. */
+#ifndef PSK_ATTENTION_H
+#define PSK_ATTENTION_H
+
+#include "base/memory.h"
+#include "device/device.h"
+
+#include <stdbool.h>
+
+/* Rows of a tensor, seen by group and head: element (group g, head e of the group, row i, column c) is at
+ * data + g group_stride + e head_stride + i width + c. Keys and values have one head per group (head_stride unused).
+ * data == NULL: the mechanism has no such tensor. The data of an input is only read. */
+typedef struct psk_rows {
+    float *data;
+    int64_t group_stride, head_stride, width;
+} psk_rows;
+
+/* One call of attention, in views. Names, meaning, = and += as in psk_attention_tensors, except that every gradient is
+ * accumulated (+=). rep, widths and d are those of the attention's shape; groups, Nq and Nk at most those.
+ * Nq = 0 is allowed: keys are then only folded into the state. States are contiguous, G x m x (d+1);
+ * state1 may be state0 (in place), and so may dstate0 and dstate1. */
+typedef struct psk_attention_views {
+    int64_t groups, Nq, Nk;
+    psk_rows q, k, v, a, b;
+    const float *state0;
+    psk_rows out, normaliser; /* normaliser: width 1 */
+    float *state1;
+    psk_rows dout;
+    const float *dstate1;
+    psk_rows dq, dk, dv, da, db;
+    float *dstate0;
+} psk_attention_views;
+
+/* As psk_attention_create, but the workspace is planned into the caller's arena (category "workspace"), which must be
+ * committed before forward and outlive the attention. One attention serves all layers of a model. `device` is not
+ * touched by planning. Released by psk_attention_free. */
+psk_status psk_attention_plan(psk_device *device, const psk_attention_config *config, const psk_attention_shape *shape,
+                              psk_arena *arena, psk_attention **out);
+
+/* The core of psk_attention_forward and psk_attention_backward on views. Allocates nothing. The views must be right
+ * (PSK_ASSERT): tensors of users are checked by the public functions. */
+psk_status psk_attention_core_forward(const psk_attention *attention, const psk_attention_views *views);
+psk_status psk_attention_core_backward(const psk_attention *attention, const psk_attention_views *views);
+
+/* PSK_ERROR_ARGUMENT or PSK_ERROR_UNSUPPORTED naming the field, its value and the limit. */
+psk_status psk_attention_config_check(const psk_attention_config *config);
+
+/* What a mechanism reads: q and k themselves; a and b (sketches or features of q and k); whether it has a state. */
+bool psk_attention_uses_qk(const psk_attention_config *config);
+bool psk_attention_uses_ab(const psk_attention_config *config);
+
+/* Rows m of the state of one group: r (r+1) / 2 for polysketch, r for performer, 0 where there is no state. */
+int64_t psk_attention_state_rows(const psk_attention_config *config);
+
+#endif

@@ -1,0 +1,83 @@
+/* Tiles: products, values with the normaliser's column, and the division that ends every polynomial form. */
+#include "attention/attn_parts.h"
+
+/* c = alpha op(a) op(b) + beta c; k numbers are summed for each element of c. */
+static psk_status multiply(psk_device *device, int64_t groups, int64_t k, float alpha, psk_tile a,
+                           psk_orientation a_orientation, psk_tile b, psk_orientation b_orientation, float beta,
+                           psk_tile c) {
+    PSK_RUN(device, matmul, .batch = groups, .m = c.rows, .n = c.cols, .k = k, .a = a.data, .lda = a.ld,
+            .a_stride = a.stride, .a_orientation = a_orientation, .b = b.data, .ldb = b.ld, .b_stride = b.stride,
+            .b_orientation = b_orientation, .c = c.data, .ldc = c.ld, .c_stride = c.stride, .alpha = alpha,
+            .beta = beta);
+    return PSK_OK;
+}
+
+psk_status psk_tile_ab(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
+                       psk_tile c) {
+    PSK_ASSERT(c.rows == a.rows && c.cols == b.cols && a.cols == b.rows);
+    return multiply(device, groups, a.cols, alpha, a, PSK_PLAIN, b, PSK_PLAIN, beta, c);
+}
+
+psk_status psk_tile_abt(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
+                        psk_tile c) {
+    PSK_ASSERT(c.rows == a.rows && c.cols == b.rows && a.cols == b.cols);
+    return multiply(device, groups, a.cols, alpha, a, PSK_PLAIN, b, PSK_TRANSPOSED, beta, c);
+}
+
+psk_status psk_tile_atb(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
+                        psk_tile c) {
+    PSK_ASSERT(c.rows == a.cols && c.cols == b.cols && a.rows == b.rows);
+    return multiply(device, groups, a.rows, alpha, a, PSK_TRANSPOSED, b, PSK_PLAIN, beta, c);
+}
+
+psk_status psk_tile_values(const psk_attention *at, const psk_attention_views *views, int64_t first, int64_t keys,
+                           psk_tile *v1) {
+    const psk_tile v = psk_tile_of(&views->v, 0, first, keys);
+    *v1 = psk_tile_in(at->v1, keys, v.cols + 1);
+    PSK_RUN(at->device, append_one, .batch = views->groups, .rows = keys, .d = v.cols, .x_stride = v.stride,
+            .x = v.data, .y = v1->data);
+    return PSK_OK;
+}
+
+psk_query_tile psk_query_tile_at(const psk_attention *at, const psk_attention_views *views, int64_t first,
+                                 int64_t end) {
+    const bool causal = at->config.direction == PSK_CAUSAL;
+    return (psk_query_tile){.first = first,
+                            .rows = end - first < PSK_QUERY_TILE ? end - first : PSK_QUERY_TILE,
+                            .position = causal ? views->Nk - views->Nq + first : PSK_NO_MASK};
+}
+
+int64_t psk_query_tile_keys(const psk_query_tile *tile, int64_t Nk) {
+    return tile->position == PSK_NO_MASK ? Nk : tile->position + tile->rows;
+}
+
+psk_tile psk_tile_o1(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
+                     int64_t head) {
+    const int64_t cols = at->shape.d + 1;
+    return psk_tile_in(at->o1 + head * views->groups * tile->rows * cols, tile->rows, cols);
+}
+
+psk_status psk_tile_normalise_forward(const psk_attention *at, const psk_attention_views *views,
+                                      const psk_query_tile *tile, float beta) {
+    for (int64_t e = 0; e < at->rep; e++) {
+        const psk_tile out = psk_tile_of(&views->out, e, tile->first, tile->rows);
+        const psk_tile den = psk_tile_of(&views->normaliser, e, tile->first, tile->rows);
+        PSK_RUN(at->device, normalise_forward, .batch = views->groups, .rows = tile->rows, .d = out.cols,
+                .out_stride = out.stride, .den_stride = den.stride, .o1 = psk_tile_o1(at, views, tile, e).data,
+                .out = out.data, .den = den.data, .beta = beta);
+    }
+    return PSK_OK;
+}
+
+psk_status psk_tile_normalise_backward(const psk_attention *at, const psk_attention_views *views,
+                                       const psk_query_tile *tile) {
+    for (int64_t e = 0; e < at->rep; e++) {
+        const psk_tile dout = psk_tile_of(&views->dout, e, tile->first, tile->rows);
+        const psk_tile out = psk_tile_of(&views->out, e, tile->first, tile->rows);
+        const psk_tile den = psk_tile_of(&views->normaliser, e, tile->first, tile->rows);
+        PSK_RUN(at->device, normalise_backward, .batch = views->groups, .rows = tile->rows, .d = out.cols,
+                .out_stride = out.stride, .den_stride = den.stride, .dout = dout.data, .out = out.data, .den = den.data,
+                .dn1 = psk_tile_o1(at, views, tile, e).data);
+    }
+    return PSK_OK;
+}
