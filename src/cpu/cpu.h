@@ -1,0 +1,52 @@
+/* The inside of the CPU device: its state, its teams of threads, and the entries that need more than one kernel call.
+ */
+#ifndef PSK_CPU_H
+#define PSK_CPU_H
+
+#include "cpu/kernels.h"
+
+#include "device/device.h"
+
+/* Frequencies of positions, 10000^(-2i/period) for i < count, kept from one call to the next. */
+typedef struct psk_cpu_frequencies {
+    int64_t period, capacity;
+    double *theta;
+} psk_cpu_frequencies;
+
+typedef struct psk_cpu {
+    const psk_kernels *kernels;
+    psk_cpu_frequencies embedding, rope;
+    void *scratch; /* grown when a larger shape first appears */
+    int64_t scratch_bytes;
+} psk_cpu;
+
+static inline psk_cpu *psk_cpu_state(const psk_device *device) {
+    return device->state;
+}
+
+/* At least `bytes` bytes that the device owns; the contents do not survive the next call. */
+psk_status psk_cpu_scratch(psk_device *device, int64_t bytes, void **out);
+
+/* The number of threads for `items` items of the given cost in simple float operations: one, or all of the device,
+ * because OpenMP ends and starts threads when a team shrinks and grows. */
+int psk_cpu_team(const psk_device *device, int64_t items, int64_t cost);
+
+/* The share of the calling thread in 0 ... items - 1, inside a parallel region. */
+typedef struct psk_cpu_range {
+    int64_t begin, end;
+} psk_cpu_range;
+psk_cpu_range psk_cpu_share(int64_t items);
+
+/* What oneDNN or the built-in loops are called in the device's description. */
+void psk_cpu_matmul_name(char *text, size_t size);
+
+/* Entries of the table that are not in kernels.def. */
+psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
+psk_status psk_cpu_column_sum(psk_device *device, const psk_column_sum_args *a);
+psk_status psk_cpu_layernorm_backward(psk_device *device, const psk_layernorm_backward_args *a);
+psk_status psk_cpu_sum_squares(psk_device *device, const psk_sum_squares_args *a);
+psk_status psk_cpu_embedding_forward(psk_device *device, const psk_embedding_forward_args *a);
+psk_status psk_cpu_split_heads_forward(psk_device *device, const psk_split_heads_forward_args *a);
+psk_status psk_cpu_split_heads_backward(psk_device *device, const psk_split_heads_backward_args *a);
+
+#endif

@@ -1,0 +1,154 @@
+/* The CPU device: which kernels, how many threads, and the table. */
+#include "base/memory.h"
+#include "cpu/cpu.h"
+
+#include <omp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --------------------------------------------------------------------------------------------------- instruction set
+ */
+
+typedef struct isa {
+    const psk_kernels *kernels;
+    bool (*supported)(void);
+} isa;
+
+static bool always(void) {
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && has_avx2();
+}
+#endif
+
+/* The best first. */
+static const isa isas[] = {
+#if defined(__x86_64__)
+    {&psk_kernels_avx512, has_avx512},
+    {&psk_kernels_avx2, has_avx2},
+#endif
+    {&psk_kernels_baseline, always},
+};
+#define ISAS ((int64_t)(sizeof isas / sizeof *isas))
+
+static void list_isas(char *text, size_t size) {
+    size_t used = 0;
+    text[0] = '\0';
+    for (int64_t i = ISAS - 1; i >= 0 && used < size; i--)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", isas[i].kernels->isa);
+}
+
+/* The best that the processor has, or the one that PSK_CPU_ISA names. */
+static psk_status choose_kernels(const psk_kernels **out) {
+    const char *wanted = getenv("PSK_CPU_ISA");
+    for (int64_t i = 0; i < ISAS; i++) {
+        const bool chosen = !wanted || strcmp(wanted, isas[i].kernels->isa) == 0;
+        if (chosen && isas[i].supported()) {
+            *out = isas[i].kernels;
+            return PSK_OK;
+        }
+        if (wanted && chosen)
+            return psk_fail(PSK_ERROR_UNSUPPORTED,
+                            "PSK_CPU_ISA is \"%s\", which this processor lacks; unset it to have the best", wanted);
+    }
+    char list[64];
+    list_isas(list, sizeof list);
+    return psk_fail(PSK_ERROR_ARGUMENT, "PSK_CPU_ISA is \"%.32s\"; its values are %s; unset it to have the best",
+                    wanted, list);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- threads
+ */
+
+/* Simple float operations for which waking the other threads pays: about ten microseconds of one thread. */
+#define SERIAL_COST 65536
+
+int psk_cpu_team(const psk_device *device, int64_t items, int64_t cost) {
+    return items > 1 && (double)items * (double)cost >= SERIAL_COST ? device->threads : 1;
+}
+
+psk_cpu_range psk_cpu_share(int64_t items) {
+    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    const int64_t each = items / threads, rest = items % threads;
+    const int64_t begin = thread * each + (thread < rest ? thread : rest);
+    return (psk_cpu_range){begin, begin + each + (thread < rest)};
+}
+
+psk_status psk_cpu_scratch(psk_device *device, int64_t bytes, void **out) {
+    psk_cpu *cpu = psk_cpu_state(device);
+    if (bytes > cpu->scratch_bytes) {
+        psk_free(cpu->scratch);
+        cpu->scratch = NULL;
+        cpu->scratch_bytes = 0;
+        PSK_TRY(psk_alloc((size_t)bytes, "scratch memory of the CPU device", &cpu->scratch));
+        cpu->scratch_bytes = bytes;
+    }
+    *out = cpu->scratch;
+    return PSK_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- table
+ */
+
+/* The entries that are one kernel on independent items. */
+#define PSK_KERNEL(name, item_count, cost)                                                                             \
+    static psk_status psk_cpu_##name(psk_device *device, const psk_##name##_args *a) {                                 \
+        const int64_t items = (item_count);                                                                            \
+        PSK_ASSERT(items >= 0);                                                                                        \
+        if (items > 0) {                                                                                               \
+            const psk_kernels *kernels = psk_cpu_state(device)->kernels;                                               \
+            const int threads = psk_cpu_team(device, items, (cost));                                                   \
+            _Pragma("omp parallel num_threads(threads)") {                                                             \
+                const psk_cpu_range share = psk_cpu_share(items);                                                      \
+                kernels->name(a, share.begin, share.end);                                                              \
+            }                                                                                                          \
+        }                                                                                                              \
+        return PSK_OK;                                                                                                 \
+    }
+#include "cpu/kernels.def"
+#undef PSK_KERNEL
+
+static const psk_ops cpu_ops = {
+#define PSK_OP(name) .name = psk_cpu_##name,
+#include "device/ops.def"
+#undef PSK_OP
+};
+
+static void cpu_destroy(psk_device *device) {
+    psk_cpu *cpu = psk_cpu_state(device);
+    psk_free(cpu->embedding.theta);
+    psk_free(cpu->rope.theta);
+    psk_free(cpu->scratch);
+    psk_free(cpu);
+    device->state = NULL;
+}
+
+psk_status psk_cpu_device_init(psk_device *device, int threads) {
+    PSK_ASSERT(threads >= 1);
+    const psk_kernels *kernels = NULL;
+    PSK_TRY(choose_kernels(&kernels));
+    void *state;
+    PSK_TRY(psk_alloc_zero(sizeof(psk_cpu), "CPU device", &state));
+    psk_cpu *cpu = state;
+    cpu->kernels = kernels;
+    device->ops = &cpu_ops;
+    device->name = "cpu";
+    device->threads = threads;
+    device->state = cpu;
+    device->destroy = cpu_destroy;
+    char matmul[64];
+    psk_cpu_matmul_name(matmul, sizeof matmul);
+    snprintf(device->description, sizeof device->description, "%s, %s, %d thread%s", kernels->isa, matmul, threads,
+             threads == 1 ? "" : "s");
+    return PSK_OK;
+}

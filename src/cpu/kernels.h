@@ -1,0 +1,62 @@
+/* The serial loops of the CPU device: one source (kernels.inc), compiled once per instruction set, chosen when the
+ * device is made. A kernel works on the items [begin, end) in the calling thread, and what it computes for an item does
+ * not depend on begin and end: that is why results do not depend on the number of threads. Only src/cpu includes this.
+ */
+#ifndef PSK_KERNELS_H
+#define PSK_KERNELS_H
+
+#include "device/ops.h"
+
+#define PSK_CEIL_DIV(x, y) (((x) + (y)-1) / (y))
+
+/* Element by element operations are cut into chunks of this many elements: 16 KiB, a few of them fit the first-level
+ * cache. A chunk is never cut, so that which elements fall into the remainder of a vector loop depends on the size
+ * alone. */
+#define PSK_CHUNK     4096
+#define PSK_CHUNKS(n) PSK_CEIL_DIV(n, PSK_CHUNK)
+
+/* embedding_backward is cut into columns of the embedding: two cache lines of every row. */
+#define PSK_EMBEDDING_COLUMNS 32
+
+/* A block of a matrix by its steps: element (i, j) is at x[i * row + j * column]. */
+typedef struct psk_kernel_matrix {
+    const float *x;
+    int64_t row, column;
+} psk_kernel_matrix;
+
+typedef struct psk_kernels {
+    const char *isa; /* as PSK_CPU_ISA spells it */
+#define PSK_KERNEL(name, items, cost) void (*name)(const psk_##name##_args *a, int64_t begin, int64_t end);
+#include "cpu/kernels.def"
+#undef PSK_KERNEL
+
+    /* Rows [begin, end); theta: (D + 1) / 2 resp. h / 2 frequencies. */
+    void (*embedding_forward)(const psk_embedding_forward_args *a, const double *theta, int64_t begin, int64_t end);
+    void (*split_heads_forward)(const psk_split_heads_forward_args *a, const double *theta, int64_t begin, int64_t end);
+    void (*split_heads_backward)(const psk_split_heads_backward_args *a, const double *theta, int64_t begin,
+                                 int64_t end);
+
+    /* Rows [begin, end): dx, and dweight, dbias (=) of these rows alone. */
+    void (*layernorm_backward)(const psk_layernorm_backward_args *a, float *dweight, float *dbias, int64_t begin,
+                               int64_t end);
+
+    /* out[j] (=, +=) sum of x[i, j] over `rows` rows in their order, n columns. x: leading dimension ld */
+    void (*sum_rows)(const float *x, int64_t rows, int64_t n, int64_t ld, psk_write write, float *out);
+
+    /* Sum of x[i]^2 in float64. */
+    double (*sum_squares)(const float *x, int64_t n);
+
+#if !PSK_WITH_ONEDNN
+    /* C = alpha A B + beta C, m x n x k; C is only written if beta == 0. */
+    void (*matmul)(int64_t m, int64_t n, int64_t k, float alpha, psk_kernel_matrix a, psk_kernel_matrix b, float beta,
+                   float *c, int64_t ldc);
+#endif
+} psk_kernels;
+
+extern const psk_kernels psk_kernels_baseline;
+#if defined(__x86_64__)
+extern const psk_kernels psk_kernels_avx2;
+extern const psk_kernels psk_kernels_avx512;
+#endif
+
+#endif
