@@ -12,11 +12,15 @@
 
 #define GUARD_FLOATS 64 /* a multiple of PSK_ALIGNMENT in bytes, so that what follows is aligned too */
 
-/* Read by AddressSanitizer: a request for more than there can be gives NULL, as without it, and does not end the test.
+/* Read by the sanitizers: a request for more than there can be gives NULL, as without them, and does not end the test.
  */
 const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
 const char *__asan_default_options(void) {
     return "allocator_may_return_null=1";
+}
+const char *__tsan_default_options(void) {
+    return __asan_default_options();
 }
 
 static const float guard_value = -7.25e11f;

@@ -86,13 +86,15 @@ static void normal_moments(void **state) {
     check_normal(x, SAMPLES);
 
     psk_rng_fill_normal(filled, SAMPLES, 0.02f, SEED, 2);
-    double product = 0; /* of the two numbers that come from one pair of words */
     for (int i = 0; i < SAMPLES; i++)
         x[i] = filled[i] / 0.02;
     check_normal(x, SAMPLES);
-    for (int i = 0; i < SAMPLES; i += 2)
-        product += x[i] * x[i + 1];
-    PSK_TEST_AT_MOST(fabs(product / (SAMPLES / 2)), 5 / sqrt(SAMPLES / 2));
+    for (int lag = 1; lag <= 3; lag++) { /* four numbers come from one block of words */
+        double product = 0;
+        for (int i = 0; i < SAMPLES; i += 4)
+            product += x[i] * x[i + lag] + x[i + 3 - lag] * x[i + 3];
+        PSK_TEST_AT_MOST(fabs(product / (SAMPLES / 2)), 5 / sqrt(SAMPLES / 4));
+    }
 }
 
 /* Chi-square of `limit` cells against its mean limit - 1 and variance 2 (limit - 1), five standard deviations. */

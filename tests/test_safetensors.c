@@ -325,6 +325,21 @@ static void wrong_sources_are_refused(void **state) {
     }
 }
 
+/* What the reader would refuse is not written. */
+static void header_of_more_than_100_mb(void **state) {
+    const place *here = *state;
+    const size_t length = 100000000;
+    void *name;
+    PSK_TEST_OK(psk_alloc(length + 1, "a long name", &name));
+    memset(name, 'x', length);
+    ((char *)name)[length] = 0;
+    const psk_tensor_source source = {name, PSK_F32, 1, {0}, NULL};
+    PSK_TEST_FAILS(psk_safetensors_write(here->path, &source, 1, NULL), PSK_ERROR_ARGUMENT, "header of 1000000",
+                   "above the limit of 100000000");
+    assert_false(psk_is_file(here->path));
+    psk_free(name);
+}
+
 static psk_status write_open_read(void *path) {
     const float x[4] = {1, 2, 3, 4};
     float out[4];
@@ -432,11 +447,17 @@ static void golden_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(write_and_read),     TEST(wrong_requests_are_named),
-        TEST(no_tensors),         TEST(damaged_prefix),
-        TEST(damaged_header),     TEST(odd_but_valid),
-        TEST(every_byte_damaged), TEST(wrong_sources_are_refused),
-        TEST(without_memory),     TEST(many_tensors_are_found),
+        TEST(write_and_read),
+        TEST(wrong_requests_are_named),
+        TEST(no_tensors),
+        TEST(damaged_prefix),
+        TEST(damaged_header),
+        TEST(odd_but_valid),
+        TEST(every_byte_damaged),
+        TEST(wrong_sources_are_refused),
+        TEST(header_of_more_than_100_mb),
+        TEST(without_memory),
+        TEST(many_tensors_are_found),
         TEST(golden_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
