@@ -14,8 +14,8 @@
 
 /* Read by the sanitizers: a request for more than there can be gives NULL, as without them, and does not end the test.
  */
-const char *__asan_default_options(void);
-const char *__tsan_default_options(void);
+PSK_API const char *__asan_default_options(void);
+PSK_API const char *__tsan_default_options(void);
 const char *__asan_default_options(void) {
     return "allocator_may_return_null=1";
 }
