@@ -1,0 +1,56 @@
+#include "data/order.h"
+
+#include "base/rng.h"
+
+#include <inttypes.h>
+
+#define ROUNDS 8
+
+psk_status psk_order_create(int64_t tokens, int64_t window, uint64_t seed, psk_order *out) {
+    PSK_ASSERT(window >= 1);
+    if (tokens <= window)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "the data has %" PRId64 " tokens, a context of %" PRId64 " needs at least %" PRId64
+                        ": prepare more text or train with a shorter context",
+                        tokens, window, window + 1);
+    *out = (psk_order){.tokens = tokens, .window = window, .windows = tokens / window, .seed = seed};
+    return PSK_OK;
+}
+
+/* One epoch's permutation of 0 ... 4^half_bits - 1. */
+static uint64_t feistel(uint64_t seed, uint64_t epoch, int half_bits, uint64_t x) {
+    const uint64_t mask = ((uint64_t)1 << half_bits) - 1;
+    const uint64_t stream = psk_rng_stream("data order") ^ epoch;
+    uint64_t left = x >> half_bits, right = x & mask;
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        uint32_t words[4];
+        psk_philox(seed, stream, round << 32 | right, words);
+        const uint64_t next = left ^ (words[0] & mask);
+        left = right;
+        right = next;
+    }
+    return left << half_bits | right;
+}
+
+int64_t psk_order_permute(const psk_order *order, psk_cursor cursor) {
+    int half_bits = 1;
+    while (order->windows > (int64_t)1 << (2 * half_bits)) /* at most 31: right has room below the round's number */
+        half_bits++;
+    uint64_t x = (uint64_t)cursor.index;
+    do
+        x = feistel(order->seed, (uint64_t)cursor.epoch, half_bits, x);
+    while (x >= (uint64_t)order->windows);
+    return (int64_t)x;
+}
+
+int64_t psk_order_start(const psk_order *order, psk_cursor cursor) {
+    psk_rng rng = psk_rng_make(order->seed, psk_rng_stream("epoch offset") ^ (uint64_t)cursor.epoch);
+    const int64_t offset = (int64_t)psk_rng_below(&rng, (uint64_t)order->tokens);
+    return (offset + psk_order_permute(order, cursor) * order->window) % order->tokens;
+}
+
+psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor) {
+    if (++cursor.index >= order->windows)
+        cursor = (psk_cursor){.epoch = cursor.epoch + 1};
+    return cursor;
+}

@@ -1,0 +1,757 @@
+/* Shards, preparation, the order of the data, batches. */
+#include "base/files.h"
+#include "base/memory.h"
+#include "data/batches.h"
+#include "data/little_endian.h"
+#include "support.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEED   7
+#define HEADER 128
+
+static char *folder; /* of the running test */
+
+static int set_up(void **state) {
+    (void)state;
+    folder = psk_test_folder();
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    psk_test_remove_folder(folder);
+    return 0;
+}
+
+/* Path of a file in the test's folder; valid until the fourth call after. */
+static const char *in_folder(const char *name) {
+    static char paths[4][512];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static void write_text(const char *name, const char *text) {
+    PSK_TEST_OK(psk_write_file(in_folder(name), text, strlen(text)));
+}
+
+static const psk_tokenizer *bytes_tokenizer(void) {
+    const psk_tokenizer *tokenizer;
+    PSK_TEST_OK(psk_tokenizer_find("bytes", &tokenizer));
+    return tokenizer;
+}
+
+/* Token i of the test data: end-of-text after every 50th. */
+static int32_t test_token(int64_t i) {
+    return i % 50 == 49 ? 256 : (int32_t)((i * 37 + i / 7) % 256);
+}
+
+static void write_shard(const char *path, int64_t first, int64_t count) {
+    psk_shard_writer *writer;
+    int32_t *tokens;
+    PSK_TEST_OK(psk_alloc((size_t)count * sizeof *tokens, "tokens", (void **)&tokens));
+    for (int64_t i = 0; i < count; i++)
+        tokens[i] = test_token(first + i);
+    PSK_TEST_OK(psk_shard_writer_open(path, bytes_tokenizer(), &writer));
+    PSK_TEST_OK(psk_shard_writer_append(writer, tokens, count / 3));
+    PSK_TEST_OK(psk_shard_writer_append(writer, tokens + count / 3, count - count / 3));
+    assert_int_equal(psk_shard_writer_tokens(writer), count);
+    PSK_TEST_OK(psk_shard_writer_close(writer));
+    psk_free(tokens);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- shards
+ */
+
+static void shard_round_trip(void **state) {
+    (void)state;
+    const int64_t sizes[] = {1, 2, 49, 50, 4095, 4096, 4097, 10007};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        const int64_t count = sizes[s];
+        psk_shard shard;
+        psk_shard_info info;
+        int32_t token;
+        write_shard(in_folder("a.psk"), 0, count);
+        PSK_TEST_OK(psk_shard_read_info(in_folder("a.psk"), 1, &info));
+        assert_int_equal(info.version, 1);
+        assert_int_equal(info.tokens, count);
+        assert_int_equal(info.documents, count / 50);
+        assert_int_equal(info.vocab_size, 257);
+        assert_int_equal(info.token_bytes, 2);
+        assert_int_equal(info.file_bytes, HEADER + 2 * count);
+        assert_string_equal(info.tokenizer, "bytes");
+        PSK_TEST_OK(psk_shard_open(in_folder("a.psk"), PSK_SHARD_HEADER, &shard));
+        for (int64_t i = 0; i < count; i++) {
+            PSK_TEST_OK(psk_shard_read(&shard, i, 1, &token));
+            assert_int_equal(token, test_token(i));
+        }
+        psk_shard_close(&shard);
+    }
+}
+
+/* The bytes as docs/formats.md has them. */
+static void shard_bytes(void **state) {
+    (void)state;
+    char *data;
+    size_t size;
+    write_shard(in_folder("a.psk"), 48, 3);
+    PSK_TEST_OK(psk_read_file(in_folder("a.psk"), 1 << 20, &data, &size));
+    const unsigned char *b = (const unsigned char *)data;
+    assert_int_equal(size, HEADER + 6);
+    assert_memory_equal(b, "PSKSHARD", 8);
+    const struct {
+        int offset, bytes;
+        uint64_t value;
+    } fields[] = {{8, 4, 1},  {12, 4, 128}, {16, 4, 2}, {20, 4, 257}, {24, 8, 3},
+                  {32, 8, 1}, {40, 4, 256}, {44, 4, 0}, {80, 8, 0},   {104, 8, 0}};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        assert_int_equal(psk_load_le(b + fields[i].offset, fields[i].bytes), fields[i].value);
+    assert_string_equal(data + 48, "bytes");
+    assert_int_equal(psk_load_le(b + 112, 8), XXH3_64bits(b + HEADER, 6));
+    assert_int_equal(psk_load_le(b + 120, 8), XXH3_64bits(b, 120));
+    assert_int_equal(b[HEADER], test_token(48));
+    assert_int_equal(b[HEADER + 2], 0); /* 256 = 0x0100 */
+    assert_int_equal(b[HEADER + 3], 1);
+    psk_free(data);
+}
+
+typedef enum { AS_IT_IS, REHASH_HEADER, REHASH_ALL } rehash;
+
+/* One way of damaging a shard of 100 tokens, and words of the message. size < 0: unchanged. */
+typedef struct damage {
+    const char *name;
+    int64_t size;
+    int offset, bytes;
+    uint64_t value;
+    rehash after;
+    const char *words;
+} damage;
+
+static const damage damages[] = {
+    {"empty", 0, 0, 0, 0, AS_IT_IS, "empty"},
+    {"one byte", 1, 0, 0, 0, AS_IT_IS, "truncated"},
+    {"half a header", 64, 0, 0, 0, AS_IT_IS, "truncated"},
+    {"only a header", HEADER, 0, 0, 0, AS_IT_IS, "the header says 100 tokens"},
+    {"a byte short", HEADER + 199, 0, 0, 0, AS_IT_IS, "truncated or has something appended"},
+    {"a byte long", HEADER + 201, 0, 0, 0, AS_IT_IS, "truncated or has something appended"},
+    {"foreign magic", -1, 0, 4, 0x46554747, AS_IT_IS, "not a shard"},
+    {"version 2", -1, 8, 4, 2, REHASH_HEADER, "version 2, expected 1"},
+    {"flipped bit in the header", -1, 24, 1, 101, AS_IT_IS, "the header's checksum"},
+    {"flipped bit in a token", -1, HEADER + 20, 1, 0xff, AS_IT_IS, "checksum of the tokens"},
+    {"header size", -1, 12, 4, 64, REHASH_HEADER, "header_size is 64"},
+    {"token bytes", -1, 16, 4, 3, REHASH_HEADER, "token_bytes is 3"},
+    {"token bytes 4", -1, 16, 4, 4, REHASH_HEADER, "the header says 100 tokens of 4 bytes"},
+    {"no vocabulary", -1, 20, 4, 0, REHASH_HEADER, "vocab_size is 0"},
+    {"vocabulary too large", -1, 20, 4, 65537, REHASH_HEADER, "vocab_size is 65537"},
+    {"lies about the tokens", -1, 24, 8, 101, REHASH_HEADER, "the header says 101 tokens"},
+    {"2^63 tokens", -1, 24, 8, 1ull << 63, REHASH_HEADER, "the header says 9223372036854775808 tokens"},
+    {"tokens x 2 overflows", -1, 24, 8, (1ull << 63) + 100, REHASH_HEADER, "tokens of 2 bytes"},
+    {"more documents than tokens", -1, 32, 8, 101, REHASH_HEADER, "documents is 101"},
+    {"lies about documents", -1, 32, 8, 3, REHASH_HEADER, "2 tokens are end-of-text, the header says 3"},
+    {"end-of-text outside", -1, 40, 4, 257, REHASH_HEADER, "end_of_text is 257"},
+    {"reserved", -1, 88, 1, 1, REHASH_HEADER, "reserved"},
+    {"no name", -1, 48, 1, 0, REHASH_HEADER, "tokenizer's name"},
+    {"name without end", -1, 79, 1, 'x', REHASH_HEADER, "tokenizer's name"},
+    {"token out of range", -1, HEADER + 20, 2, 257, REHASH_ALL, "token 10 is 257, vocab_size is 257"},
+};
+
+/* Writes `bytes` damaged to bad.psk. */
+static void write_damaged(const damage *d, const char *bytes, size_t size) {
+    unsigned char copy[HEADER + 201] = {0};
+    assert_true(size == HEADER + 200);
+    memcpy(copy, bytes, size);
+    psk_store_le(copy + d->offset, d->bytes == 0 ? 0 : d->value, d->bytes == 1 ? 2 : d->bytes);
+    if (d->bytes == 1) /* one byte alone */
+        copy[d->offset + 1] = (unsigned char)bytes[d->offset + 1];
+    if (d->after == REHASH_ALL)
+        psk_store_le(copy + 112, XXH3_64bits(copy + HEADER, 200), 8);
+    if (d->after != AS_IT_IS)
+        psk_store_le(copy + 120, XXH3_64bits(copy, 120), 8);
+    PSK_TEST_OK(psk_write_file(in_folder("bad.psk"), copy, d->size < 0 ? size : (size_t)d->size));
+}
+
+static void shard_damaged(void **state) {
+    (void)state;
+    char *bytes;
+    size_t size;
+    write_shard(in_folder("a.psk"), 0, 100);
+    PSK_TEST_OK(psk_read_file(in_folder("a.psk"), 1 << 20, &bytes, &size));
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        psk_shard_info info;
+        print_message("    %s\n", damages[i].name);
+        write_damaged(&damages[i], bytes, size);
+        PSK_TEST_FAILS(psk_shard_read_info(in_folder("bad.psk"), 1, &info), PSK_ERROR_FORMAT, "bad.psk",
+                       damages[i].words);
+    }
+    psk_free(bytes);
+    psk_shard_info info;
+    write_text("bad.psk", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n");
+    PSK_TEST_FAILS(psk_shard_read_info(in_folder("bad.psk"), 1, &info), PSK_ERROR_FORMAT, "bad.psk", "LFS pointer");
+    PSK_TEST_FAILS(psk_shard_read_info(in_folder("none.psk"), 1, &info), PSK_ERROR_FILE, "none.psk");
+    PSK_TEST_FAILS(psk_shard_read_info(NULL, 1, &info), PSK_ERROR_ARGUMENT, "path");
+}
+
+/* What only the full check finds must not get past a read either. */
+static void shard_read_checks_tokens(void **state) {
+    (void)state;
+    const damage *d = &damages[sizeof damages / sizeof damages[0] - 1];
+    char *bytes;
+    size_t size;
+    psk_shard shard;
+    int32_t tokens[20];
+    write_shard(in_folder("a.psk"), 0, 100);
+    PSK_TEST_OK(psk_read_file(in_folder("a.psk"), 1 << 20, &bytes, &size));
+    write_damaged(d, bytes, size);
+    psk_free(bytes);
+    PSK_TEST_OK(psk_shard_open(in_folder("bad.psk"), PSK_SHARD_HEADER, &shard));
+    PSK_TEST_OK(psk_shard_read(&shard, 0, 10, tokens));
+    PSK_TEST_FAILS(psk_shard_read(&shard, 0, 20, tokens), PSK_ERROR_FORMAT, "bad.psk", d->words);
+    psk_shard_close(&shard);
+}
+
+static void shard_abandoned_leaves_nothing(void **state) {
+    (void)state;
+    psk_shard_writer *writer;
+    char **names;
+    int64_t count;
+    PSK_TEST_OK(psk_shard_writer_open(in_folder("a.psk"), bytes_tokenizer(), &writer));
+    PSK_TEST_OK(psk_shard_writer_append(writer, &(int32_t){1}, 1));
+    psk_shard_writer_abandon(writer);
+    PSK_TEST_OK(psk_list_folder(folder, &names, &count));
+    assert_int_equal(count, 0);
+    psk_free_names(names, count);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- tokenizer
+ */
+
+static void tokenizer_bytes(void **state) {
+    (void)state;
+    const psk_tokenizer *tokenizer = bytes_tokenizer(), *found;
+    unsigned char text[256];
+    int32_t tokens[256];
+    int64_t count;
+    char out[4];
+    size_t size;
+    for (int i = 0; i < 256; i++)
+        text[i] = (unsigned char)i;
+    PSK_TEST_OK(tokenizer->encode(tokenizer, text, 256, tokens, &count));
+    assert_int_equal(count, 256);
+    for (int i = 0; i < 256; i++) {
+        assert_int_equal(tokens[i], i);
+        PSK_TEST_OK(tokenizer->decode(tokenizer, tokens[i], out, sizeof out, &size));
+        assert_int_equal(size, 1);
+        assert_int_equal((unsigned char)out[0], i);
+    }
+    PSK_TEST_OK(tokenizer->decode(tokenizer, 256, out, 0, &size));
+    assert_int_equal(size, 0);
+    PSK_TEST_FAILS(tokenizer->decode(tokenizer, 257, out, 4, &size), PSK_ERROR_ARGUMENT, "257");
+    PSK_TEST_FAILS(tokenizer->decode(tokenizer, -1, out, 4, &size), PSK_ERROR_ARGUMENT, "-1");
+    PSK_TEST_FAILS(tokenizer->decode(tokenizer, 5, out, 0, &size), PSK_ERROR_ARGUMENT, "room");
+    PSK_TEST_FAILS(psk_tokenizer_find("gpt9", &found), PSK_ERROR_ARGUMENT, "gpt9", "bytes");
+    PSK_TEST_FAILS(psk_tokenizer_find(NULL, &found), PSK_ERROR_ARGUMENT, "bytes");
+    PSK_TEST_OK(psk_tokenizer_write(tokenizer, in_folder("tokenizer.json")));
+    PSK_TEST_OK(psk_tokenizer_read(in_folder("tokenizer.json"), &found));
+    assert_ptr_equal(found, tokenizer);
+    write_text("tokenizer.json", "{\"tokenizer\": \"bytes\", \"vocab_size\": 256, \"end_of_text\": 255}");
+    PSK_TEST_FAILS(psk_tokenizer_read(in_folder("tokenizer.json"), &found), PSK_ERROR_FORMAT, "256", "257");
+    write_text("tokenizer.json", "{\"tokenizer\": \"gpt9\", \"vocab_size\": 256, \"end_of_text\": 255}");
+    PSK_TEST_FAILS(psk_tokenizer_read(in_folder("tokenizer.json"), &found), PSK_ERROR_FORMAT, "gpt9");
+}
+
+/* ------------------------------------------------------------------------------------------------------------ dataset
+ */
+
+/* A folder with shards of the given sizes: tokens 0, 1, ... of the test data. */
+static int64_t write_dataset(const char *split, const int64_t *sizes, int64_t count) {
+    char name[PSK_SHARD_NAME_SIZE];
+    int64_t total = 0;
+    PSK_TEST_OK(psk_tokenizer_write(bytes_tokenizer(), in_folder(PSK_TOKENIZER_FILE)));
+    for (int64_t i = 0; i < count; i++) {
+        psk_shard_name(split, i, name);
+        write_shard(in_folder(name), total, sizes[i]);
+        total += sizes[i];
+    }
+    return total;
+}
+
+static void dataset_is_a_ring(void **state) {
+    (void)state;
+    const int64_t sizes[] = {1, 100, 7, 101};
+    const int64_t total = write_dataset("train", sizes, 4);
+    psk_dataset dataset;
+    int32_t tokens[500];
+    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
+    assert_int_equal(dataset.count, 4);
+    assert_int_equal(dataset.tokens, total);
+    for (int64_t first = 0; first < 3 * total; first += 13) {
+        const int64_t count = first % 3 ? 300 : 3;
+        PSK_TEST_OK(psk_dataset_read(&dataset, first, count, tokens));
+        for (int64_t i = 0; i < count; i++)
+            assert_int_equal(tokens[i], test_token((first + i) % total));
+    }
+    psk_dataset_close(&dataset);
+    PSK_TEST_OK(psk_dataset_open(folder, "valid", &dataset));
+    assert_int_equal(dataset.count, 0);
+    psk_dataset_close(&dataset);
+}
+
+static void dataset_refuses(void **state) {
+    (void)state;
+    const int64_t sizes[] = {10, 10, 10};
+    psk_dataset dataset;
+    PSK_TEST_FAILS(psk_dataset_open(in_folder("nowhere"), "train", &dataset), PSK_ERROR_FILE, "nowhere");
+    PSK_TEST_FAILS(psk_dataset_open(folder, "train", &dataset), PSK_ERROR_FORMAT, "tokenizer.json");
+    write_dataset("train", sizes, 3);
+    assert_int_equal(remove(in_folder("train-00001.psk")), 0);
+    PSK_TEST_FAILS(psk_dataset_open(folder, "train", &dataset), PSK_ERROR_FORMAT, "train-00001.psk", "missing");
+    write_text("train-00001.psk", "PSKSHARD");
+    PSK_TEST_FAILS(psk_dataset_open(folder, "train", &dataset), PSK_ERROR_FORMAT, "train-00001.psk", "truncated");
+}
+
+/* A shard whose header, checksum and all, names another tokenizer. */
+static void dataset_of_one_tokenizer(void **state) {
+    (void)state;
+    char *bytes;
+    size_t size;
+    psk_dataset dataset;
+    write_dataset("train", (const int64_t[]){10}, 1);
+    PSK_TEST_OK(psk_read_file(in_folder("train-00000.psk"), 1 << 20, &bytes, &size));
+    memcpy(bytes + 48, "other", 6);
+    psk_store_le((unsigned char *)bytes + 120, XXH3_64bits(bytes, 120), 8);
+    PSK_TEST_OK(psk_write_file(in_folder("train-00000.psk"), bytes, size));
+    psk_free(bytes);
+    PSK_TEST_FAILS(psk_dataset_open(folder, "train", &dataset), PSK_ERROR_FORMAT, "train-00000.psk", "other", "bytes");
+}
+
+/* ------------------------------------------------------------------------------------------------------------ prepare
+ */
+
+static psk_prepare_options prepare_options(const char *const *inputs, int64_t count, const char *output) {
+    psk_prepare_options options = psk_prepare_options_default();
+    options.inputs = inputs;
+    options.input_count = count;
+    options.output = output;
+    return options;
+}
+
+/* The tokens of a split as text, end-of-text as '|'. */
+static void read_split(const char *name, const char *split, char *text, size_t capacity) {
+    psk_dataset dataset;
+    int32_t token;
+    PSK_TEST_OK(psk_dataset_open(name, split, &dataset));
+    assert_true((size_t)dataset.tokens < capacity);
+    for (int64_t i = 0; i < dataset.tokens; i++) {
+        PSK_TEST_OK(psk_dataset_read(&dataset, i, 1, &token));
+        text[i] = token == 256 ? '|' : (char)token;
+    }
+    text[dataset.tokens] = 0;
+    psk_dataset_close(&dataset);
+}
+
+static void prepare_documents(void **state) {
+    (void)state;
+    char output[512], texts[512], loose[512], text[256];
+    psk_prepare_result result;
+    snprintf(output, sizeof output, "%s/out/deep", folder);
+    snprintf(texts, sizeof texts, "%s/texts", folder);
+    snprintf(loose, sizeof loose, "%s/loose.md", folder);
+    PSK_TEST_OK(psk_make_folders(in_folder("texts/inner.txt")));
+    write_text("texts/b.txt", "bbbb");
+    write_text("texts/a.txt", "one\ntwo\nthree\nfour!\n");
+    write_text("texts/ignored.md", "no");
+    write_text("loose.md", "x");
+    const char *inputs[] = {texts, loose};
+    psk_prepare_options options = prepare_options(inputs, 2, output);
+    options.valid_fraction = 0.25;
+    options.shard_tokens = 8;
+    PSK_TEST_OK(psk_prepare(&options, &result));
+    assert_int_equal(result.documents, 3);
+    assert_int_equal(result.bytes, 25);
+    read_split(output, "train", text, sizeof text);
+    assert_string_equal(text, "one\ntwo\nthree\n|bbb|"); /* cut 15 of 20 -> 14; 3 of 4; 0 of 1 */
+    assert_int_equal(result.train_tokens, strlen(text));
+    read_split(output, "valid", text, sizeof text);
+    assert_string_equal(text, "four!\n|b|x|");
+    assert_int_equal(result.valid_tokens, strlen(text));
+    assert_int_equal(result.shards, 3 + 2); /* 19 and 11 tokens */
+}
+
+static void prepare_cuts_between_characters(void **state) {
+    (void)state;
+    char output[512], text[64], input[512];
+    psk_prepare_result result;
+    const struct {
+        const char *text, *train, *valid;
+    } cases[] = {
+        {"abc\xc3\xa9xyz", "abc|", "\xc3\xa9xyz|"},       /* byte 4 is inside the e acute */
+        {"ab\xe2\x82\xacxyz", "ab|", "\xe2\x82\xacxyz|"}, /* byte 4 is the last of the euro */
+        {"\xf0\x9f\x98\x80\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80|", "\xf0\x9f\x98\x80|"},
+        {"\x80\x80\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80|", "\x80\x80\x80\x80|"}, /* not UTF-8 */
+        {"a\nbcdefg", "a\n|", "bcdefg|"},
+        {"abcdefg\n", "abcd|", "efg\n|"},
+    };
+    snprintf(output, sizeof output, "%s/out", folder);
+    snprintf(input, sizeof input, "%s/in.txt", folder);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *inputs[] = {input};
+        psk_prepare_options options = prepare_options(inputs, 1, output);
+        options.valid_fraction = 0.5;
+        write_text("in.txt", cases[i].text);
+        PSK_TEST_OK(psk_prepare(&options, &result));
+        read_split(output, "train", text, sizeof text);
+        assert_string_equal(text, cases[i].train);
+        read_split(output, "valid", text, sizeof text);
+        assert_string_equal(text, cases[i].valid);
+        PSK_TEST_OK(psk_remove_tree(output));
+    }
+}
+
+static int count_calls(void *user, int64_t done, int64_t total) {
+    assert_true(done > 0 && done <= total);
+    return ++*(int *)user == 3; /* asks to stop at the third */
+}
+
+/* 700,001 bytes: several reads, several shards; the same bytes out each time. */
+static void prepare_streams(void **state) {
+    (void)state;
+    const size_t size = 700001;
+    char *text, outputs[2][512], input[512], *first, *second, **names;
+    size_t first_size, second_size;
+    int64_t count;
+    int calls = 0;
+    psk_prepare_result result;
+    PSK_TEST_OK(psk_alloc(size, "text", (void **)&text));
+    for (size_t i = 0; i < size; i++)
+        text[i] = (char)test_token((int64_t)i);
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, size));
+    snprintf(input, sizeof input, "%s/in.txt", folder);
+    const char *inputs[] = {input};
+    for (int i = 0; i < 2; i++) {
+        snprintf(outputs[i], sizeof outputs[i], "%s/out%d", folder, i);
+        psk_prepare_options options = prepare_options(inputs, 1, outputs[i]);
+        options.shard_tokens = 300000;
+        options.valid_fraction = 0;
+        PSK_TEST_OK(psk_prepare(&options, &result));
+        assert_int_equal(result.train_tokens, size + 1);
+        assert_int_equal(result.valid_tokens, 0);
+        assert_int_equal(result.shards, 3);
+    }
+    psk_dataset dataset;
+    PSK_TEST_OK(psk_dataset_open(outputs[0], "train", &dataset));
+    for (size_t i = 0; i <= size; i++) {
+        int32_t token;
+        PSK_TEST_OK(psk_dataset_read(&dataset, (int64_t)i, 1, &token));
+        assert_int_equal(token, i == size ? 256 : (unsigned char)text[i]);
+    }
+    psk_dataset_close(&dataset);
+    psk_free(text);
+    PSK_TEST_OK(psk_list_folder(outputs[0], &names, &count));
+    assert_int_equal(count, 4);
+    for (int64_t i = 0; i < count; i++) {
+        char paths[2][2048];
+        for (int j = 0; j < 2; j++)
+            snprintf(paths[j], sizeof paths[j], "%s/%s", outputs[j], names[i]);
+        PSK_TEST_OK(psk_read_file(paths[0], 1 << 20, &first, &first_size));
+        PSK_TEST_OK(psk_read_file(paths[1], 1 << 20, &second, &second_size));
+        assert_int_equal(first_size, second_size);
+        assert_memory_equal(first, second, first_size);
+        psk_free(first);
+        psk_free(second);
+    }
+    psk_free_names(names, count);
+
+    PSK_TEST_OK(psk_remove_tree(outputs[0]));
+    psk_prepare_options options = prepare_options(inputs, 1, outputs[0]);
+    options.shard_tokens = 1000;
+    options.progress = count_calls;
+    options.user = &calls;
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_INTERRUPTED, "no shard was kept");
+    PSK_TEST_OK(psk_list_folder(outputs[0], &names, &count));
+    assert_int_equal(count, 0);
+    psk_free_names(names, count);
+}
+
+static void prepare_refuses(void **state) {
+    (void)state;
+    char input[512], output[512], missing[512], empty[512], bare[512], pointer[512];
+    psk_prepare_result result;
+    snprintf(input, sizeof input, "%s/in.txt", folder);
+    snprintf(output, sizeof output, "%s/out", folder);
+    snprintf(missing, sizeof missing, "%s/missing.txt", folder);
+    snprintf(empty, sizeof empty, "%s/empty.txt", folder);
+    snprintf(bare, sizeof bare, "%s/bare", folder);
+    snprintf(pointer, sizeof pointer, "%s/pointer.txt", folder);
+    write_text("in.txt", "text");
+    write_text("empty.txt", "");
+    write_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n");
+    PSK_TEST_OK(psk_make_folders(bare));
+    const char *good[] = {input}, *gone[] = {input, missing}, *hollow[] = {empty}, *none[] = {bare}, *lfs[] = {pointer},
+               *null[] = {NULL};
+    psk_prepare_options options = prepare_options(gone, 2, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FILE, "missing.txt");
+    options = prepare_options(hollow, 1, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FORMAT, "empty.txt", "empty");
+    options = prepare_options(none, 1, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FILE, "bare", "no .txt");
+    options = prepare_options(lfs, 1, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FORMAT, "pointer.txt", "LFS");
+    options = prepare_options(null, 1, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "inputs[0]");
+    options = prepare_options(good, 0, output);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "nothing to prepare");
+    options = prepare_options(good, 1, NULL);
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "output");
+    options = prepare_options(good, 1, output);
+    options.tokenizer = "gpt9";
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "gpt9", "bytes");
+    options = prepare_options(good, 1, output);
+    options.shard_tokens = 0;
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "shard_tokens");
+    const double fractions[] = {-0.1, 1, 2, NAN};
+    for (int i = 0; i < 4; i++) {
+        options = prepare_options(good, 1, output);
+        options.valid_fraction = fractions[i];
+        PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "valid_fraction");
+    }
+    options = prepare_options(good, 1, output);
+    PSK_TEST_OK(psk_prepare(&options, &result));
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "holds shards already", "train-00000.psk");
+}
+
+static psk_status prepare_once(void *argument) {
+    psk_prepare_result result;
+    psk_dataset dataset;
+    const psk_prepare_options *options = argument;
+    PSK_TRY(psk_prepare(options, &result));
+    const psk_status status = psk_dataset_open(options->output, "train", &dataset);
+    if (status == PSK_OK)
+        psk_dataset_close(&dataset);
+    return status != PSK_OK && psk_remove_tree(options->output) != PSK_OK ? PSK_ERROR_INTERNAL : status;
+}
+
+static void prepare_out_of_memory(void **state) {
+    (void)state;
+    char input[512], output[512];
+    snprintf(input, sizeof input, "%s", folder);
+    snprintf(output, sizeof output, "%s/out", folder);
+    write_text("in.txt", "a small text\nof two lines\n");
+    const char *inputs[] = {input};
+    psk_prepare_options options = prepare_options(inputs, 1, output);
+    options.valid_fraction = 0.4;
+    assert_true(psk_test_allocation_failures(prepare_once, &options) > 20);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- order
+ */
+
+static void order_is_a_permutation(void **state) {
+    (void)state;
+    const int64_t windows[] = {1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 1000, 4099};
+    print_message("    seed %d\n", SEED);
+    for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+        const int64_t N = 8, W = windows[w], T = W * N + (W % 2 ? 1 : 5);
+        psk_order order;
+        unsigned char *seen;
+        PSK_TEST_OK(psk_order_create(T, N, SEED, &order));
+        assert_int_equal(order.windows, W);
+        PSK_TEST_OK(psk_alloc((size_t)T, "tokens seen", (void **)&seen));
+        psk_cursor cursor = {0};
+        for (int64_t epoch = 0; epoch < 4; epoch++) {
+            memset(seen, 0, (size_t)T);
+            for (int64_t i = 0; i < W; i++) {
+                assert_int_equal(cursor.epoch, epoch);
+                assert_int_equal(cursor.index, i);
+                const int64_t start = psk_order_start(&order, cursor);
+                for (int64_t n = 0; n < N; n++)
+                    assert_int_equal(seen[(start + n) % T]++, 0);
+                cursor = psk_order_next(&order, cursor);
+            }
+        }
+        psk_free(seen);
+    }
+}
+
+/* How many sequences of an epoch start where those of another order do. */
+static int64_t common_starts(const psk_order *a, psk_cursor from_a, const psk_order *b, psk_cursor from_b) {
+    int64_t same = 0;
+    for (int64_t i = 0; i < a->windows; i++) {
+        from_a.index = from_b.index = i;
+        same += psk_order_start(a, from_a) == psk_order_start(b, from_b);
+    }
+    return same;
+}
+
+static void order_depends_on_seed_and_epoch(void **state) {
+    (void)state;
+    psk_order order, other;
+    PSK_TEST_OK(psk_order_create(100003, 100, SEED, &order));
+    PSK_TEST_OK(psk_order_create(100003, 100, SEED + 1, &other));
+    assert_int_equal(common_starts(&order, (psk_cursor){3, 0}, &order, (psk_cursor){3, 0}), 1000);
+    assert_in_range(common_starts(&order, (psk_cursor){3, 0}, &order, (psk_cursor){4, 0}), 0, 10);
+    assert_in_range(common_starts(&order, (psk_cursor){3, 0}, &other, (psk_cursor){3, 0}), 0, 10);
+    int64_t rising = 0; /* a shuffled order rises about every other time */
+    for (int64_t i = 1; i < 1000; i++)
+        rising += psk_order_permute(&order, (psk_cursor){0, i}) > psk_order_permute(&order, (psk_cursor){0, i - 1});
+    assert_in_range(rising, 440, 560);
+}
+
+static void order_needs_a_window(void **state) {
+    (void)state;
+    psk_order order;
+    PSK_TEST_FAILS(psk_order_create(64, 64, SEED, &order), PSK_ERROR_ARGUMENT, "64 tokens", "65");
+    PSK_TEST_FAILS(psk_order_create(0, 1, SEED, &order), PSK_ERROR_ARGUMENT, "0 tokens");
+    PSK_TEST_OK(psk_order_create(65, 64, SEED, &order));
+    assert_int_equal(order.windows, 1);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ batches
+ */
+
+static psk_arena *reserve_batch(int64_t B, int64_t N, psk_documents_mode mode, psk_batch_buffer *buffer) {
+    psk_arena *arena;
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_batch_reserve(arena, B, N, mode, buffer));
+    PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
+    return arena;
+}
+
+/* Row by row what the order says, targets one further; a saved cursor continues as if nothing had happened. */
+static void batches_follow_the_order(void **state) {
+    (void)state;
+    enum { B = 3, N = 17 };
+    const int64_t total = write_dataset("train", (const int64_t[]){100, 157}, 2);
+    psk_dataset dataset;
+    psk_order order;
+    psk_batch_buffer buffer;
+    psk_cursor cursor = {0}, saved = {0};
+    int32_t kept[B * N];
+    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
+    PSK_TEST_OK(psk_order_create(total, N, SEED, &order));
+    psk_arena *arena = reserve_batch(B, N, PSK_KEEP_GOING, &buffer);
+    psk_cursor expected = {0};
+    for (int batch = 0; batch < 20; batch++) { /* 15 windows an epoch: batches run over its end */
+        if (batch == 13)
+            saved = cursor;
+        PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+        assert_int_equal(buffer.counted, B * N);
+        assert_null(buffer.positions);
+        for (int64_t i = 0; i < B * N; i++) {
+            const int64_t at = psk_order_start(&order, expected) + i % N;
+            assert_int_equal(buffer.tokens[i], test_token(at % total));
+            assert_int_equal(buffer.targets[i], test_token((at + 1) % total));
+            if (i % N == N - 1)
+                expected = psk_order_next(&order, expected);
+        }
+        if (batch == 13)
+            memcpy(kept, buffer.tokens, sizeof kept);
+    }
+    for (int again = 0; again < 2; again++) { /* resumed twice at the same place */
+        cursor = saved;
+        PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+        assert_memory_equal(kept, buffer.tokens, sizeof kept);
+        PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+        assert_memory_not_equal(kept, buffer.tokens, sizeof kept);
+    }
+    psk_arena_free(arena);
+    psk_dataset_close(&dataset);
+}
+
+/* A document begins at each row and at each end-of-text. */
+static void batches_reset_at_documents(void **state) {
+    (void)state;
+    enum { B = 4, N = 60 };
+    const int64_t total = write_dataset("train", (const int64_t[]){500}, 1);
+    psk_dataset dataset;
+    psk_order order;
+    psk_batch_buffer buffer;
+    psk_cursor cursor = {0};
+    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
+    PSK_TEST_OK(psk_order_create(total, N, SEED, &order));
+    psk_arena *arena = reserve_batch(B, N, PSK_RESET_AT_DOCUMENTS, &buffer);
+    for (int batch = 0; batch < 5; batch++) {
+        int64_t document = 0;
+        PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+        for (int64_t i = 0; i < B * N; i++) {
+            const bool begins = i % N == 0 || buffer.tokens[i] == 256;
+            if (begins)
+                assert_int_equal(buffer.cu_seqlens[document++], i);
+            assert_int_equal(buffer.positions[i], i - buffer.cu_seqlens[document - 1]);
+        }
+        assert_int_equal(buffer.documents, document);
+        assert_int_equal(buffer.cu_seqlens[document], B * N);
+        assert_true(document > B);
+    }
+    psk_arena_free(arena);
+    psk_dataset_close(&dataset);
+}
+
+/* The windows of an evaluation predict every token but the first, once. */
+static void windows_cover_everything(void **state) {
+    (void)state;
+    const int64_t total = write_dataset("valid", (const int64_t[]){83, 20}, 2);
+    const int64_t lengths[] = {1, 2, 17, 34, 51, 102, 103, 200};
+    psk_dataset dataset;
+    PSK_TEST_OK(psk_dataset_open(folder, "valid", &dataset));
+    for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
+        const int64_t N = lengths[l], B = 2, windows = psk_window_count(&dataset, N);
+        int seen[103] = {0};
+        psk_batch_buffer buffer;
+        psk_arena *arena = reserve_batch(B, N, PSK_KEEP_GOING, &buffer);
+        for (int64_t first = 0; first < windows; first += B) {
+            const int64_t list[] = {first, first + 1}, rows = windows - first < B ? windows - first : B;
+            int64_t counted = 0;
+            PSK_TEST_OK(psk_batch_fill_windows(&buffer, &dataset, list, rows));
+            for (int64_t i = 0; i < B * N; i++) {
+                if (buffer.targets[i] < 0)
+                    continue;
+                const int64_t at = list[i / N] * N + i % N;
+                assert_int_equal(buffer.tokens[i], test_token(at));
+                assert_int_equal(buffer.targets[i], test_token(at + 1));
+                seen[at + 1]++;
+                counted++;
+            }
+            assert_int_equal(buffer.counted, counted);
+        }
+        for (int64_t i = 0; i < total; i++)
+            assert_int_equal(seen[i], i > 0);
+        psk_arena_free(arena);
+    }
+    psk_dataset_close(&dataset);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(shard_round_trip),
+        TEST(shard_bytes),
+        TEST(shard_damaged),
+        TEST(shard_read_checks_tokens),
+        TEST(shard_abandoned_leaves_nothing),
+        TEST(tokenizer_bytes),
+        TEST(dataset_is_a_ring),
+        TEST(dataset_refuses),
+        TEST(dataset_of_one_tokenizer),
+        TEST(prepare_documents),
+        TEST(prepare_cuts_between_characters),
+        TEST(prepare_streams),
+        TEST(prepare_refuses),
+        TEST(prepare_out_of_memory),
+        TEST(order_is_a_permutation),
+        TEST(order_depends_on_seed_and_epoch),
+        TEST(order_needs_a_window),
+        TEST(batches_follow_the_order),
+        TEST(batches_reset_at_documents),
+        TEST(windows_cover_everything),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
