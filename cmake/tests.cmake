@@ -1,4 +1,4 @@
-# tests/test_*.c: one cmocka program each, on the static library and the inner headers; ctest runs them.
+# tests/test_SUBJECT.c with tests/SUBJECT_*.c: one cmocka program each, on the static library and the inner headers.
 enable_testing()
 
 # PSK_ASSERT stays on in the tests' own code, whatever the build type.
@@ -34,13 +34,12 @@ endfunction()
 file(GLOB test_sources CONFIGURE_DEPENDS tests/test_*.c)
 foreach(source IN LISTS test_sources)
     get_filename_component(name ${source} NAME_WE)
-    add_executable(${name} ${source})
+    string(REGEX REPLACE "^test_" "" subject ${name})
+    file(GLOB parts CONFIGURE_DEPENDS tests/${subject}_*.c)
+    add_executable(${name} ${source} ${parts})
     target_link_libraries(${name} PRIVATE psk_test_options)
     if(TARGET psk_test_support)
         target_link_libraries(${name} PRIVATE psk_test_support)
-    endif()
-    if(TARGET polysketch)
-        add_dependencies(${name} polysketch) # some tests run it
     endif()
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/tests)
     psk_add_test(${name} COMMAND ${name})
