@@ -369,26 +369,180 @@ static void same_bits_for_any_number_of_threads(void **state) {
 
 static void every_instruction_set_is_near_the_reference(void **state) {
     (void)state;
-    psk_device *reference;
+    psk_device *reference, *cpu[ISAS];
     PSK_TEST_OK(psk_device_create("reference", 1, &reference));
-    for (int i = 0; i < ISAS; i++) {
-        psk_device *cpu = cpu_device(isas[i], 2);
-        for (int op = 0; cpu && op < OPERATIONS; op++) {
-            tensors want = {0}, got = {0};
-            operations[op].run(reference, &want);
-            operations[op].run(cpu, &got);
+    for (int i = 0; i < ISAS; i++)
+        cpu[i] = cpu_device(isas[i], 2);
+    for (int op = 0; op < OPERATIONS; op++) {
+        tensors want = {0};
+        operations[op].run(reference, &want);
+        for (int i = 0; i < ISAS; i++) {
+            if (!cpu[i])
+                continue;
+            tensors got = {0};
+            operations[op].run(cpu[i], &got);
             for (int k = 0; k < want.count; k++) {
                 const double error = psk_test_relative_rms(got.data[k], want.data[k], want.size[k]);
                 if (!(error <= 2e-6))
                     fail_msg("%s: tensor %d is off by %g (%s, seed %u)", operations[op].name, k, error, isas[i], SEED);
                 psk_test_check(got.data[k]);
             }
-            release(&want);
             release(&got);
         }
-        psk_device_free(cpu);
+        release(&want);
     }
+    for (int i = 0; i < ISAS; i++)
+        psk_device_free(cpu[i]);
     psk_device_free(reference);
+}
+
+/* ------------------------------------------------------------------------------------------------ elementary functions
+ */
+
+/* Floats from all of the range: every STEP-th bit pattern, NaN among them, then the special ones. */
+#define STEP 4099
+static const float special[] = {0.0f,       -0.0f,    INFINITY, -INFINITY, 88.72283f, 88.73f,
+                                -87.33655f, -103.97f, -104.5f,  1e30f,     -1e30f};
+#define SPECIALS ((int64_t)(sizeof special / sizeof *special))
+
+static float *all_floats(int64_t *count) {
+    *count = (int64_t)(UINT32_MAX / STEP) + SPECIALS;
+    float *x = psk_test_buffer(*count);
+    for (int64_t i = 0; i < *count - SPECIALS; i++) {
+        const uint32_t bits = (uint32_t)i * STEP;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+    memcpy(x + *count - SPECIALS, special, sizeof special);
+    return x;
+}
+
+static double exp_of(double x) {
+    return exp(x);
+}
+
+static double tanh_of(double x) {
+    return tanh(x);
+}
+
+static double gelu_of(double g) {
+    const double u = 0.79788456080286535588 * (g + 0.044715 * g * g * g);
+    return g / (1.0 + exp(-2.0 * u));
+}
+
+static void device_exp(psk_device *device, int64_t n, const float *x, float *y) {
+    const float lse = 0.0f, delta = 0.0f;
+    float *dp = psk_test_random(n, SEED, "dp");
+    memcpy(y, x, (size_t)n * sizeof(float));
+    RUN_OP(softmax_tile_backward, .batch = 1, .rows = 1, .cols = n, .offset = PSK_NO_MASK, .lse_stride = 1,
+           .delta_stride = 1, .s = y, .dp = dp, .lse = &lse, .delta = &delta, .scale = 1.0f);
+    psk_test_free(dp);
+}
+
+static void device_tanh(psk_device *device, int64_t n, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = 1.0f;
+    RUN_OP(tanh_product_forward, .n = n, .a = x, .b = y, .y = y, .c = 1.0f);
+}
+
+static void device_gelu(psk_device *device, int64_t n, const float *x, float *y) {
+    RUN_OP(gelu_forward, .n = n, .x = x, .y = y);
+}
+
+static double gelu_slope_of(double g) {
+    const double u = 0.79788456080286535588 * (g + 0.044715 * g * g * g), s = 1.0 / (1.0 + exp(-2.0 * u));
+    const double rest =
+        fabs(g) > 100 ? 0.0 : g * s * (1.0 - s) * 2.0 * 0.79788456080286535588 * (1.0 + 3.0 * 0.044715 * g * g);
+    return s + rest;
+}
+
+static void device_gelu_slope(psk_device *device, int64_t n, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = 1.0f;
+    RUN_OP(gelu_backward, .n = n, .x = x, .dy = y, .dx = y);
+}
+
+static double one(double x) {
+    (void)x;
+    return 1.0;
+}
+
+/* gelu has e^(-2u) in it, where 2u carries its own rounding: relative to 1 + |2u|. */
+static double gelu_condition(double g) {
+    return 1.0 + fabs(2.0 * 0.79788456080286535588 * (g + 0.044715 * g * g * g));
+}
+
+/* Its slope is 0 at -0.75: near there the error is absolute. */
+static double gelu_slope_condition(double g) {
+    return g > -1.5 && g < -0.25 ? 1.0 / fabs(gelu_slope_of(g)) : gelu_condition(g);
+}
+
+/* The bounds are relative errors times `condition`; results below 1e-35 count as 0 (the
+ * gate of gelu is subnormal there). */
+static const struct {
+    const char *name;
+    double (*exact)(double x);
+    void (*device)(psk_device *device, int64_t n, const float *x, float *y);
+    double (*condition)(double x);
+    double bound;
+} functions[] = {{"exp", exp_of, device_exp, one, 1e-7},
+                 {"tanh", tanh_of, device_tanh, one, 2e-7},
+                 {"gelu", gelu_of, device_gelu, gelu_condition, 2e-7},
+                 {"gelu'", gelu_slope_of, device_gelu_slope, gelu_slope_condition, 4e-7}};
+
+static void elementary_functions_are_accurate_everywhere(void **state) {
+    (void)state;
+    int64_t n;
+    float *x = all_floats(&n), *y = psk_test_buffer(n);
+    for (int i = 0; i < ISAS; i++) {
+        psk_device *device = cpu_device(isas[i], 2);
+        for (size_t f = 0; device && f < sizeof functions / sizeof *functions; f++) {
+            functions[f].device(device, n, x, y);
+            for (int64_t k = 0; k < n; k++) {
+                const double want = functions[f].exact((double)x[k]);
+                if (isnan(want) ? isnan(y[k]) : (float)want == y[k] || fabs(want - (double)y[k]) <= 1e-35)
+                    continue;
+                const double error = fabs((double)y[k] - want) / (fabs(want) * functions[f].condition((double)x[k]));
+                if (!(error <= functions[f].bound))
+                    fail_msg("%s(%.9g) is %.9g, off by %g (%s)", functions[f].name, (double)x[k], (double)y[k], error,
+                             isas[i]);
+            }
+        }
+        psk_device_free(device);
+    }
+    psk_test_check(y);
+    psk_test_free(x);
+    psk_test_free(y);
+}
+
+/* The wave added by the embedding at D = 2 is sin n, cos n. */
+static void angles_are_accurate_to_millions(void **state) {
+    (void)state;
+    enum { POSITIONS = 20011 };
+    int32_t *positions = malloc(2 * POSITIONS * sizeof(int32_t)), *tokens = positions + POSITIONS;
+    assert_non_null(positions);
+    const float wte[2] = {0.0f, 0.0f};
+    for (int64_t t = 0; t < POSITIONS; t++) {
+        positions[t] = (int32_t)(t < 1000 ? t : t * 104729 % INT32_MAX);
+        tokens[t] = 0;
+    }
+    float *x = psk_test_buffer(2 * POSITIONS);
+    for (int i = 0; i < ISAS; i++) {
+        psk_device *device = cpu_device(isas[i], 2);
+        if (!device)
+            continue;
+        RUN_OP(embedding_forward, .rows = POSITIONS, .D = 2, .tokens = tokens, .positions = positions, .wte = wte,
+               .x = x);
+        for (int64_t t = 0; t < POSITIONS; t++) {
+            const double sine = fabs((double)x[2 * t] - sin((double)positions[t]));
+            const double cosine = fabs((double)x[2 * t + 1] - cos((double)positions[t]));
+            const double bound = 1e-7 + 1e-16 * (double)positions[t]; /* the second is the angle's own rounding */
+            if (!(sine <= bound && cosine <= bound))
+                fail_msg("position %d: %.9g, %.9g (%s)", positions[t], (double)x[2 * t], (double)x[2 * t + 1], isas[i]);
+        }
+        psk_device_free(device);
+    }
+    psk_test_free(x);
+    free(positions);
 }
 
 static void unknown_instruction_set_is_refused(void **state) {
@@ -404,6 +558,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bits_for_any_number_of_threads),
         cmocka_unit_test(every_instruction_set_is_near_the_reference),
+        cmocka_unit_test(elementary_functions_are_accurate_everywhere),
+        cmocka_unit_test(angles_are_accurate_to_millions),
         cmocka_unit_test(unknown_instruction_set_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
