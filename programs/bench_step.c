@@ -1,0 +1,153 @@
+/* polysketch bench step: a whole training step. */
+#include "benchmark.h"
+#include "flops.h"
+#include "machine.h"
+#include "terminal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define GATE_TOKENS 67 /* the reference computes a step of so many tokens in plain loops */
+
+typedef struct step_settings {
+    bench_settings bench;
+    model_options model;
+    int64_t batch, context;
+    int recompute;
+} step_settings;
+
+typedef struct step_run {
+    psk_model *model;
+    psk_step_bench *bench;
+    double loss;
+} step_run;
+
+static psk_status call_step(void *user) {
+    step_run *const step = user;
+    return psk_step_bench_run(step->bench, &step->loss);
+}
+
+static psk_status step_open(psk_device *device, const psk_model_config *config, int64_t B, int64_t N, int recompute,
+                            step_run *step) {
+    *step = (step_run){.loss = NAN};
+    psk_status status = psk_model_create(device, config, 1, &step->model);
+    if (status == PSK_OK)
+        status = psk_step_bench_create(step->model, B, N, recompute, &step->bench);
+    return status;
+}
+
+static void step_close(step_run *step) {
+    psk_step_bench_free(step->bench);
+    psk_model_free(step->model);
+}
+
+/* The losses of two short steps: the second follows from the gradients of the first. One layer, small vocabulary and
+ * blocks keep the reference quick; all else is the model's own. */
+static bool check_step(const bench_run *run, const step_settings *settings, const psk_model_config *config) {
+    psk_model_config small = *config;
+    psk_device *const devices[2] = {run->device, run->reference};
+    float losses[2][2];
+    small.n_layer = 1;
+    small.vocab_size = small.vocab_size < 61 ? small.vocab_size : 61;
+    small.attention.block_size = small.attention.block_size < 16 ? small.attention.block_size : 16;
+    for (int i = 0; i < 2; i++) {
+        step_run step;
+        psk_status status = step_open(devices[i], &small, 1, GATE_TOKENS, settings->recompute, &step);
+        for (int call = 0; call < 2 && status == PSK_OK; call++) {
+            status = call_step(&step);
+            losses[i][call] = (float)step.loss;
+        }
+        step_close(&step);
+        if (say_status(run->command, status) != EXIT_DONE)
+            return false;
+    }
+    return bench_accept(run, "training step", "the loss of two steps", relative_error(losses[0], losses[1], 2));
+}
+
+static bool measure_step(bench_run *run, const step_settings *settings, const psk_model_config *config) {
+    step_run step;
+    const psk_attention_config *const attention = &config->attention;
+    const bool sketched = attention->mechanism == PSK_POLYSKETCH;
+    bench_figure figure = {
+        .bench = "step",
+        .mechanism = psk_mechanism_name(attention->mechanism),
+        .sketch = sketched ? psk_sketch_name(attention->sketch) : NULL,
+        .local = sketched ? psk_local_name(attention->local) : NULL,
+        .pass = "step",
+        .n = settings->context,
+        .batch = settings->batch,
+        .heads = config->n_head,
+        .head_size = config->n_embd / config->n_head,
+        .sketch_size = sketched || attention->mechanism == PSK_PERFORMER ? attention->sketch_size : 0,
+        .block_size = sketched ? attention->block_size : 0,
+        .tokens = (double)(settings->batch * settings->context),
+        .useful_flops = flops_of_step(config, settings->batch, settings->context),
+    };
+    peak_memory_reset();
+    psk_status status = step_open(run->device, config, settings->batch, settings->context, settings->recompute, &step);
+    if (status == PSK_OK)
+        status = bench_measure(run, call_step, &step, &figure.timing);
+    bool good = say_status(run->command, status) == EXIT_DONE;
+    if (good) {
+        char min[FORMAT_CAPACITY], median[FORMAT_CAPACITY], rate[FORMAT_CAPACITY], memory[FORMAT_CAPACITY],
+            label[ATTENTION_LABEL_CAPACITY], parameters[FORMAT_CAPACITY];
+        printf("%s parameters, %s, %lld x %lld tokens\n"
+               "step       min %s, median %s of %d samples\n"
+               "speed      %s tokens/s, %.1f useful GFLOP/s, %.0f %% of matmul\n"
+               "memory     %s at the peak\n",
+               format_count(parameters, (double)psk_model_parameter_count(step.model)),
+               attention_label(label, attention), (long long)settings->batch, (long long)settings->context,
+               format_time_short(min, figure.timing.min), format_time_short(median, figure.timing.median),
+               figure.timing.samples, format_count(rate, figure.tokens / figure.timing.min), figure_gflops(&figure),
+               100 * figure_share(run, &figure), format_bytes(memory, peak_memory()));
+        good = bench_record(run, &figure);
+    }
+    step_close(&step);
+    return good;
+}
+
+static exit_code run(step_settings *settings) {
+    bench_run bench;
+    psk_model_config config;
+    exit_code code = say_status("bench step", model_options_config(&settings->model, &config));
+    if (code != EXIT_DONE)
+        return code;
+    if (settings->context == 0)
+        settings->context = config.n_positions;
+    if (bench_begin(&bench, "bench step", &settings->bench, &code) &&
+        !(check_step(&bench, settings, &config) && measure_step(&bench, settings, &config)))
+        code = EXIT_FAILED;
+    bench_end(&bench);
+    return code;
+}
+
+exit_code bench_step(int argc, char **argv) {
+    step_settings settings = {.bench = bench_settings_default(), .model = model_options_none(), .batch = 1};
+    const command_option table[] = {
+        {"batch-size", OPTION_COUNT, "N", "sequences", .target = &settings.batch, .low = 1, .high = 1e6},
+        {"context", OPTION_LENGTH, NULL, "tokens a sequence", .target = &settings.context, .low = 1, .high = 1 << 30,
+         .fallback = "the preset's"},
+        {"recompute", OPTION_FLAG, NULL, "keep only the layers' inputs", .target = &settings.recompute},
+    };
+    command_option model[MODEL_OPTION_CAPACITY], measuring[BENCH_OPTION_COUNT], device[DEVICE_OPTION_COUNT];
+    const option_group groups[] = {OPTION_GROUP("Step", table), model_option_group(&settings.model, model),
+                                   bench_option_group(&settings.bench, measuring),
+                                   device_option_group(&settings.bench.device, device)};
+    const command_usage usage = {
+        .command = "bench step",
+        .synopsis = "[options]",
+        .summary =
+            "A training step on random tokens: forward, backward, AdamW. Before it is timed, two short steps of\n"
+            "the same configuration must give the losses of the device \"reference\".",
+        .examples = "  polysketch bench step --preset mini --batch-size 4 --context 512\n"
+                    "  polysketch bench step --preset gpt2-small --context 8k --attention softmax --json bench.json",
+        .groups = groups,
+        .group_count = sizeof groups / sizeof groups[0],
+    };
+    command_line line = {0};
+    exit_code code;
+    if (options_read(&usage, argc, argv, &line, &code))
+        code = run(&settings);
+    options_free(&line);
+    return code;
+}

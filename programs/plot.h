@@ -1,0 +1,30 @@
+/* Pictures by gnuplot: lines over a common axis, in colours that colour-blind people tell apart. */
+#ifndef PLOT_H
+#define PLOT_H
+
+#include "command.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct plot_series {
+    char label[128];
+    double *x, *y;
+    size_t count, capacity;
+    bool points; /* marks beside the line: few measured points */
+    int colour;  /* series of the same colour belong together; the second one is dashed */
+    bool dashed;
+} plot_series;
+
+typedef struct plot_axes {
+    const char *title, *x_label, *y_label;
+    bool log_lengths; /* x: powers of two, written 512, 1k, 2k; y: powers of ten */
+} plot_axes;
+
+bool plot_add(plot_series *series, double x, double y); /* false: out of memory */
+void plot_release(plot_series *series);
+
+/* Draws `path`, a PNG. False with an error said: gnuplot absent, or its own complaint. */
+bool plot_draw(const char *command, const char *path, const plot_axes *axes, const plot_series *series, size_t count);
+
+#endif

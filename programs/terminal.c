@@ -1,0 +1,166 @@
+#include "terminal.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TERMINAL_PERIOD 0.1 /* seconds between two states of the line in progress: quick, and still readable */
+#define LOG_PERIOD      10.0
+
+void say_error(const char *command, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "polysketch %s: ", command);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+}
+
+exit_code say_status(const char *command, psk_status status) {
+    if (status == PSK_OK)
+        return EXIT_DONE;
+    say_error(command, "%s", psk_error_message());
+    return status == PSK_ERROR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+}
+
+double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* value in the largest unit that leaves at least 1, with three digits. */
+static const char *format_scaled(char *text, double value, double step, const char *const *units, int count) {
+    int unit = 0;
+    while (fabs(value) >= step * 0.9995 && unit + 1 < count) {
+        value /= step;
+        unit++;
+    }
+    const int decimals = unit == 0 || fabs(value) >= 99.95 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
+    snprintf(text, FORMAT_CAPACITY, "%.*f%s%s", decimals, value, *units[unit] ? " " : "", units[unit]);
+    return text;
+}
+
+const char *format_bytes(char *text, int64_t bytes) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    return format_scaled(text, (double)bytes, 1024, units, 6);
+}
+
+const char *format_count(char *text, double count) {
+    static const char *const units[] = {"", "k", "M", "G", "T"};
+    return format_scaled(text, count, 1000, units, 5);
+}
+
+const char *format_duration(char *text, double seconds) {
+    if (!(seconds >= 0 && seconds < 1e9)) {
+        snprintf(text, FORMAT_CAPACITY, "?");
+        return text;
+    }
+    const long long s = llround(seconds);
+    if (s < 60)
+        snprintf(text, FORMAT_CAPACITY, "%lld s", s);
+    else if (s < 3600)
+        snprintf(text, FORMAT_CAPACITY, "%lld:%02lld min", s / 60, s % 60);
+    else
+        snprintf(text, FORMAT_CAPACITY, "%lld:%02lld:%02lld h", s / 3600, s / 60 % 60, s % 60);
+    return text;
+}
+
+const char *format_length(char *text, int64_t length) {
+    if (length >= 1024 && length % 1024 == 0)
+        snprintf(text, FORMAT_CAPACITY, "%lldk", (long long)length / 1024);
+    else
+        snprintf(text, FORMAT_CAPACITY, "%lld", (long long)length);
+    return text;
+}
+
+const char *format_time_short(char *text, double seconds) {
+    static const char *const units[] = {"ns", "us", "ms", "s"};
+    double value = seconds * 1e9;
+    int unit = 0;
+    for (; unit < 3 && value >= 999.5; unit++)
+        value /= 1000;
+    snprintf(text, FORMAT_CAPACITY, "%.3g %s", value, units[unit]);
+    return text;
+}
+
+progress_line progress_start(void) {
+    const double now = seconds_now();
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    return (progress_line){.terminal = terminal, .started = now, .last = terminal ? -INFINITY : now};
+}
+
+bool progress_due(progress_line *line, bool important) {
+    const double now = seconds_now();
+    if (!important && now - line->last < (line->terminal ? TERMINAL_PERIOD : LOG_PERIOD))
+        return false;
+    line->last = now;
+    return true;
+}
+
+static size_t terminal_columns(void) {
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+        return 80;
+    return size.ws_col;
+}
+
+void progress_show(progress_line *line, const char *text) {
+    if (line->terminal) /* one column stays free, or the line would wrap and could not be rewritten */
+        fprintf(stderr, "\r\033[K%.*s", (int)terminal_columns() - 1, text);
+    else
+        fprintf(stderr, "%s\n", text);
+    line->shown = true;
+    fflush(stderr);
+}
+
+void progress_note(progress_line *line, const char *text) {
+    fprintf(stderr, line->terminal ? "\r\033[K%s\n" : "%s\n", text);
+}
+
+void progress_end(progress_line *line) {
+    if (line->terminal && line->shown)
+        fputc('\n', stderr);
+    line->shown = false;
+}
+
+int meter_progress(void *user, int64_t done, int64_t total) {
+    progress_meter *const meter = user;
+    const bool last = done >= total;
+    if (progress_due(&meter->line, last && meter->line.shown)) {
+        const double elapsed = seconds_now() - meter->line.started;
+        const double rate = elapsed > 0 ? (double)done / elapsed : 0;
+        char text[256], count[FORMAT_CAPACITY], speed[FORMAT_CAPACITY], left[FORMAT_CAPACITY];
+        snprintf(text, sizeof text, "%s: %3.0f %%, %s %s, %s/s, %s left", meter->verb,
+                 total > 0 ? 100.0 * (double)done / (double)total : 100.0, format_count(count, (double)done),
+                 meter->unit, format_count(speed, rate),
+                 format_duration(left, rate > 0 ? (double)(total - done) / rate : -1));
+        progress_show(&meter->line, text);
+    }
+    return stop_requested();
+}
+
+static volatile sig_atomic_t stop_flag;
+
+static void on_signal(int number) {
+    (void)number;
+    stop_flag = 1;
+}
+
+void stop_on_signals(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART); /* the second one finds the default action: the end */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool stop_requested(void) {
+    return stop_flag != 0;
+}

@@ -1,0 +1,56 @@
+/* What people see: errors, numbers with units, one line of progress on a terminal and plain lines in a log. */
+#ifndef TERMINAL_H
+#define TERMINAL_H
+
+#include "command.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* "polysketch train: <message>" on stderr. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+void say_error(const char *command, const char *format, ...);
+
+/* The library's message for `status` on stderr; the exit code that belongs to it: a value that the library refuses is
+ * wrong usage. */
+exit_code say_status(const char *command, psk_status status);
+
+double seconds_now(void); /* monotonic */
+
+/* Into text, which is returned. FORMAT_CAPACITY bytes are enough. */
+#define FORMAT_CAPACITY 48
+const char *format_bytes(char *text, int64_t bytes);       /* "134 KiB" */
+const char *format_count(char *text, double count);        /* "1.23 M" */
+const char *format_duration(char *text, double seconds);   /* "42 s", "3:05 min", "1:02:03 h" */
+const char *format_length(char *text, int64_t length);     /* "512", "2k": 1024 is a k */
+const char *format_time_short(char *text, double seconds); /* "1.23 ms" */
+
+/* A line of progress on stderr. On a terminal it is rewritten in place, at most some times a second; in a log a plain
+ * line comes out now and then. */
+typedef struct progress_line {
+    bool terminal, shown;
+    double started, last;
+} progress_line;
+
+progress_line progress_start(void);
+/* Is it time to say something? `important`: yes, also in a log. */
+bool progress_due(progress_line *line, bool important);
+void progress_show(progress_line *line, const char *text);
+/* A line that stays, above the one in progress. */
+void progress_note(progress_line *line, const char *text);
+void progress_end(progress_line *line); /* leaves the last line standing */
+
+/* A psk_progress callback with such a line: user is a progress_meter. Stops on Ctrl-C. */
+typedef struct progress_meter {
+    const char *verb, *unit; /* "reading", "bytes" */
+    progress_line line;
+} progress_meter;
+int meter_progress(void *user, int64_t done, int64_t total);
+
+/* Ctrl-C and SIGTERM from now on set a flag; a second one ends the program at once. */
+void stop_on_signals(void);
+bool stop_requested(void);
+
+#endif
