@@ -1,0 +1,403 @@
+/* polysketch: language models whose attention costs the same per token at any context length.
+ *
+ * PolySketchFormer (Kacham, Mirrokni, Zhong; ICML 2024; arXiv 2310.01655) as a C library. This header is the manual and
+ * the only one installed. Simple things come first: status, devices, attention on its own, then models, data, training,
+ * generation.
+ *
+ * Rules of the whole library
+ *   - A function that can fail returns psk_status; psk_error_message() then says what, where and what to do.
+ *   - Nothing here prints, exits or aborts.
+ *   - create/free pairs; every free accepts NULL. Buffers belong to the caller unless a line says otherwise.
+ *   - Tensors are float32, row-major, contiguous. B batch, N tokens, H heads, h head size, d value size, r sketch size,
+ * b block size.
+ *   - An object is used by one thread at a time; two objects may be used by two threads, if they are on two devices.
+ */
+#ifndef POLYSKETCH_H
+#define POLYSKETCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define PSK_API __attribute__((visibility("default")))
+#else
+#define PSK_API
+#endif
+
+#define PSK_VERSION_STRING "0.1.0"
+
+/* "0.1.0", of the library that is linked (PSK_VERSION_STRING is that of the header). A literal, not to be freed. */
+PSK_API const char *psk_version(void);
+
+/* ------------------------------------------------------------------------------------------------------------ status
+ */
+
+/* Values are pinned: they will not change between versions. */
+typedef enum psk_status {
+    PSK_OK = 0,
+    PSK_ERROR_ARGUMENT = 1,    /* a value given by the caller is out of range */
+    PSK_ERROR_MEMORY = 2,      /* out of memory */
+    PSK_ERROR_FILE = 3,        /* the system refused: not found, no permission, disk full */
+    PSK_ERROR_FORMAT = 4,      /* a file is damaged, foreign, or of another version */
+    PSK_ERROR_UNSUPPORTED = 5, /* a combination that does not exist, or a part that was not built */
+    PSK_ERROR_NUMERIC = 6,     /* a loss, gradient or weight is not finite */
+    PSK_ERROR_INTERRUPTED = 7, /* a callback asked to stop; state was saved where the function says so */
+    PSK_ERROR_INTERNAL = 8     /* a fault of ours: please report it */
+} psk_status;
+
+/* "PSK_ERROR_FORMAT", ... A literal. */
+PSK_API const char *psk_status_name(psk_status status);
+
+/* What went wrong last in this thread, "" if nothing did. Valid until the next failing call of the thread; not to be
+ * freed. */
+PSK_API const char *psk_error_message(void);
+
+/* ----------------------------------------------------------------------------------------------------------- devices
+ */
+
+typedef struct psk_device psk_device;
+
+/* name: "cpu", "reference" (plain loops in double precision: the executable definition, slow), or "auto" (the best
+ * there is). threads: 0 means as many as the process may use (OMP_NUM_THREADS, the CPU mask). Errors: ARGUMENT, MEMORY,
+ * UNSUPPORTED. */
+PSK_API psk_status psk_device_create(const char *name, int threads, psk_device **out);
+PSK_API void psk_device_free(psk_device *device);
+PSK_API const char *psk_device_name(const psk_device *device); /* valid while the device lives */
+PSK_API const char *
+psk_device_description(const psk_device *device); /* one line for people: instruction set, libraries, threads */
+PSK_API int psk_device_threads(const psk_device *device);
+
+/* --------------------------------------------------------------------------------------------------------- attention
+ */
+
+typedef enum psk_mechanism { PSK_SOFTMAX, PSK_POLYNOMIAL, PSK_POLYSKETCH, PSK_PERFORMER } psk_mechanism;
+typedef enum psk_sketch {
+    PSK_SKETCH_RANDOM,
+    PSK_SKETCH_RANDOM_HADAMARD,
+    PSK_SKETCH_LEARNED,
+    PSK_SKETCH_LEARNED_LINEAR
+} psk_sketch;
+typedef enum psk_local { PSK_LOCAL_NONE, PSK_LOCAL_BLOCK, PSK_LOCAL_WINDOW } psk_local;
+typedef enum psk_direction { PSK_CAUSAL, PSK_BIDIRECTIONAL } psk_direction;
+
+/* What attention computes. With weights w_ij >= 0:   o_i = sum_j w_ij v_j / (beta + sum_j w_ij)
+ *   softmax      w_ij = exp(<q_i,k_j> / sqrt(h)), beta = 0
+ *   polynomial   w_ij = <q_i,k_j>^p                                                             (paper, section 2.1)
+ *   polysketch   w_ij = far_scale <a_i,b_j>^2, a and b the sketches of q and k                  (paper,
+ * sections 2.2-2.3) and, with a local part, <q_i,k_j>^p for the keys of the query's own block of b tokens (block;
+ * paper, section 3.2) or of its own block and the one before (window) performer    w_ij = <f(q_i), f(k_j)>, FAVOR+
+ * positive features, beta = 0 */
+typedef struct psk_attention_config {
+    psk_mechanism mechanism;
+    psk_sketch sketch; /* polysketch: how a and b come from q and k (used by models; attention alone takes a and b) */
+    psk_local local;   /* polysketch */
+    int64_t degree; /* p, even, >= 2: polynomial, and polysketch's local part and random sketch (there a power of two >=
+                       4) */
+    int64_t sketch_size;    /* r: polysketch; number m of random features: performer */
+    int64_t block_size;     /* b: the local part, or the chunk where there is none */
+    float denominator_bias; /* beta of polynomial and polysketch */
+    float far_scale;        /* factor on all sketched weights */
+    psk_direction direction;
+} psk_attention_config;
+
+/* softmax | polynomial | polysketch | performer and so on, as in config.json; NULL for a value that is none. Literals.
+ */
+PSK_API const char *psk_mechanism_name(psk_mechanism mechanism);
+PSK_API const char *psk_sketch_name(psk_sketch sketch);
+PSK_API const char *psk_local_name(psk_local local);
+
+/* polysketch, learned_linear, window, degree 4, r 32, b 256, beta 1, far_scale 1, causal. */
+PSK_API psk_attention_config psk_attention_config_default(void);
+
+/* Sizes of one attention call. Queries are the last Nq of the Nk keys when causal: Nk > Nq means that the first Nk - Nq
+ * keys precede the queries (a cache, or the tail of psk_attention_tail). H is a multiple of Hkv; query heads j H/Hkv
+ * ... (j+1) H/Hkv - 1 use key/value head j. All sizes >= 1, except r, which is 0 where there is no sketch (for
+ * performer it is the number m of features). */
+typedef struct psk_attention_shape {
+    int64_t B, H, Hkv, Nq, Nk, h, d, r;
+} psk_attention_shape;
+
+/* The tensors of one call. Forward reads the first group and writes the second; backward reads both and `dout`, and
+ * writes the third. NULL where the mechanism has no such tensor. */
+typedef struct psk_attention_tensors {
+    /* inputs */
+    const float *q; /* B x H x Nq x h     softmax, polynomial, polysketch with a local part */
+    const float *k; /* B x Hkv x Nk x h */
+    const float *v; /* B x Hkv x Nk x d */
+    const float *a; /* B x H x Nq x r     polysketch: sketched q; performer: features of q */
+    const float *b; /* B x Hkv x Nk x r   polysketch: sketched k; performer: features of k */
+    const float
+        *state0; /* B x Hkv x m x (d+1): keys before k; m = r (r+1) / 2 for polysketch, r for performer. NULL: none */
+    const int64_t *cu_seqlens; /* documents packed in the rows: boundaries in the flat index 0 ... B Nq, strictly
+                                  increasing, first 0, last B Nq, every multiple of Nq among them; needs Nq == Nk and no
+                                  state. NULL: each row is one document */
+    int64_t documents;         /* number of documents; cu_seqlens has one more entry */
+    /* outputs of forward */
+    float *out;        /* B x H x Nq x d */
+    float *normaliser; /* B x H x Nq: beta + sum of weights; softmax: log of the sum. Backward needs it */
+    float *state1;     /* as state0: everything except the tail. NULL: not wanted */
+    /* backward */
+    const float *dout;             /* as out */
+    const float *dstate1;          /* as state1, NULL: 0 */
+    float *dq, *dk, *dv, *da, *db; /* as their tensors; written (=) */
+    float *dstate0;                /* as state0, NULL: not wanted */
+} psk_attention_tensors;
+
+/* The packed state. z[e(i,j)] with i <= j holds sum over keys of b_i b_j [v, 1] (factor 1 on the key side). A gradient
+ * of a packed pair i < j is that of the one stored number. */
+
+/* How many of Nk keys are not in state1 but must be given again, as the first keys of the next call (with their k, v
+ * and b): softmax, polynomial: Nk; performer and no local part: 0; block: Nk mod b; window: Nk if Nk < b, else b + Nk
+ * mod b. */
+PSK_API int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk);
+
+/* One attention of fixed configuration and sizes with its workspace: create once, call often; no allocation in forward
+ * or backward. The device must outlive it. Errors: ARGUMENT naming the field. */
+typedef struct psk_attention psk_attention;
+PSK_API psk_status psk_attention_create(psk_device *device, const psk_attention_config *config,
+                                        const psk_attention_shape *shape, psk_attention **out);
+PSK_API void psk_attention_free(psk_attention *attention);
+PSK_API int64_t psk_attention_bytes(const psk_attention *attention); /* of workspace */
+PSK_API psk_status psk_attention_forward(psk_attention *attention, const psk_attention_tensors *tensors);
+PSK_API psk_status psk_attention_backward(psk_attention *attention, const psk_attention_tensors *tensors);
+
+/* ------------------------------------------------------------------------------------------------------------ models
+ */
+
+/* A GPT-2-style decoder (docs/mathematics.md): token embedding + sinusoidal positions; per layer attention on rope(q),
+ * rope(k), v and a GEGLU MLP, both on LayerNormed input, both residual; final LayerNorm, logits by the transposed
+ * embedding plus lm_head.bias. */
+typedef struct psk_model_config {
+    int64_t vocab_size;  /* V */
+    int64_t n_positions; /* context the model was trained for; longer ones run, positions extrapolate */
+    int64_t n_embd;      /* D */
+    int64_t n_layer;     /* L */
+    int64_t n_head;      /* H; h = D / H */
+    int64_t n_kv_head;   /* Hkv; 0 means n_head */
+    psk_attention_config attention;
+} psk_model_config;
+
+/* A named starting point: gpt2-small, gpt2-medium, gpt2-large, and small ones for a CPU: tiny, mini, small
+ * (psk_model_preset_name lists them with a line of description). Attention is the default. Errors: ARGUMENT listing the
+ * names. */
+PSK_API psk_status psk_model_config_preset(const char *name, psk_model_config *config);
+PSK_API const char *psk_model_preset_name(int64_t index);        /* NULL past the last; a literal */
+PSK_API const char *psk_model_preset_description(int64_t index); /* NULL past the last; a literal */
+
+/* far_scale as trained best: 1 for learned sketches, 1/r^2 for random ones with a local part, 1 without. */
+PSK_API float psk_default_far_scale(const psk_attention_config *attention);
+
+/* config.json <-> config. Unknown keys are refused by name, except the ones a Hugging Face config carries (model_type,
+ * ...). */
+PSK_API psk_status psk_model_config_read(const char *path, psk_model_config *config);
+PSK_API psk_status psk_model_config_write(const char *path, const psk_model_config *config);
+PSK_API psk_status
+psk_model_config_check(const psk_model_config *config); /* ARGUMENT naming the field, its value and its range */
+
+typedef struct psk_model psk_model;
+
+/* New weights, a pure function of (config, seed): GPT-2's N(0, 0.02^2), residual projections divided by sqrt(2 L). The
+ * device must outlive the model. */
+PSK_API psk_status psk_model_create(psk_device *device, const psk_model_config *config, uint64_t seed, psk_model **out);
+
+/* A model folder: config.json, model.safetensors. Save is atomic file by file. Load checks every name and shape. */
+PSK_API psk_status psk_model_load(psk_device *device, const char *folder, psk_model **out);
+PSK_API psk_status psk_model_save(const psk_model *model, const char *folder);
+PSK_API void psk_model_free(psk_model *model);
+PSK_API const psk_model_config *psk_model_get_config(const psk_model *model);
+PSK_API int64_t psk_model_parameter_count(const psk_model *model); /* trained numbers */
+
+/* One tensor of the model, by index in file order; *data may be written between calls. False past the last. */
+typedef struct psk_model_tensor {
+    const char *name;
+    int64_t dims, shape[2];
+    float *data;
+    int trained; /* 0: a random matrix that is saved, not trained */
+} psk_model_tensor;
+PSK_API int psk_model_tensor_at(const psk_model *model, int64_t index, psk_model_tensor *tensor);
+
+/* Logits for whole sequences. tokens: B x N; logits: B x N x V. Plans its memory, runs, releases: for tests and small
+ * uses. */
+PSK_API psk_status psk_model_logits(psk_model *model, int64_t B, int64_t N, const int32_t *tokens, float *logits);
+
+/* What a training step (or, with training 0, an evaluation) of B x N tokens will take, by category, before any of it is
+ * taken. */
+typedef struct psk_memory_line {
+    char category[32]; /* parameters, gradients, optimizer, activations, workspace, data */
+    int64_t bytes;
+} psk_memory_line;
+typedef struct psk_memory_report {
+    int64_t total;
+    int64_t count;
+    psk_memory_line lines[16];
+} psk_memory_report;
+PSK_API psk_status psk_model_memory(const psk_model_config *config, int64_t B, int64_t N, int training, int recompute,
+                                    psk_memory_report *report);
+
+/* -------------------------------------------------------------------------------------------------------------- data
+ */
+
+/* Called now and then with what is done and what there is to do (bytes, tokens, ...); return non-zero to stop
+ * (INTERRUPTED). */
+typedef int (*psk_progress)(void *user, int64_t done, int64_t total);
+
+typedef struct psk_prepare_options {
+    const char *const *inputs; /* text files and folders of .txt files (sorted by name); each file is one document */
+    int64_t input_count;
+    const char *output;    /* folder for train-00000.psk, ..., valid-00000.psk, ..., tokenizer.json */
+    const char *tokenizer; /* "bytes": ids 0-255 are bytes, 256 is end-of-text */
+    double valid_fraction; /* the last part of every document goes to the valid shards, 0 <= f < 1 */
+    int64_t shard_tokens;  /* tokens a shard, 100e6 by default */
+    psk_progress progress; /* NULL: none */
+    void *user;
+} psk_prepare_options;
+PSK_API psk_prepare_options psk_prepare_options_default(void);
+
+typedef struct psk_prepare_result {
+    int64_t documents, bytes, train_tokens, valid_tokens, shards;
+} psk_prepare_result;
+PSK_API psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result);
+
+/* Reads a shard's header and, with check != 0, verifies its checksum. Errors: FILE, FORMAT naming file and field. */
+typedef struct psk_shard_info {
+    int64_t version, tokens, documents, vocab_size, token_bytes, file_bytes;
+    uint64_t checksum; /* XXH3-64 */
+    char tokenizer[32];
+} psk_shard_info;
+PSK_API psk_status psk_shard_read_info(const char *path, int check, psk_shard_info *info);
+
+/* ---------------------------------------------------------------------------------------------------------- training
+ */
+
+typedef enum psk_schedule { PSK_SCHEDULE_COSINE, PSK_SCHEDULE_LINEAR, PSK_SCHEDULE_CONSTANT } psk_schedule;
+
+typedef struct psk_train_options {
+    const char *data;   /* folder made by psk_prepare */
+    const char *output; /* run folder: config.json, options.json, checkpoints/, best -> ..., metrics.jsonl,
+                           events.out.tfevents.* */
+    int resume;         /* continue from the newest whole checkpoint of output, bit for bit */
+    int64_t steps;      /* optimiser steps in all */
+    double
+        seconds; /* stop cleanly after so many seconds of training; 0: no limit. The schedule then follows the clock */
+    int64_t batch_size;                      /* sequences a micro-batch */
+    int64_t context;                         /* N tokens a sequence */
+    int64_t accumulate;                      /* micro-batches a step */
+    double learning_rate, min_learning_rate; /* peak and end */
+    int64_t warmup_steps;
+    psk_schedule schedule;
+    double beta1, beta2, epsilon, weight_decay, grad_clip; /* decay on matrices only; clip by the global norm, 0: off */
+    double dropout;
+    int reset_at_documents; /* attention and positions start afresh at each end-of-text */
+    int recompute;          /* keep only the layers' inputs, recompute inside backward */
+    int64_t eval_every, eval_batches, save_every, keep_last; /* 0: never / none */
+    uint64_t seed;                                           /* weights, order of the data, dropout */
+} psk_train_options;
+PSK_API psk_train_options psk_train_options_default(void);
+
+/* The options with which the run in folder `output` was started (options.json), for resuming: all of them, with
+ * output = output, resume = 0 and data = `data`, a buffer of the caller's. Errors: FILE, FORMAT; ARGUMENT if the
+ * path does not fit `capacity`. */
+PSK_API psk_status psk_train_options_read(const char *output, psk_train_options *options, char *data, size_t capacity);
+
+typedef struct psk_train_progress {
+    int64_t step, steps, tokens; /* tokens seen in all */
+    double loss, grad_norm, learning_rate, tokens_per_second, seconds, seconds_left;
+    double valid_loss, best_valid_loss; /* nats per token; NaN where there is none (yet) */
+    int64_t memory_bytes;               /* peak resident set */
+    const char *note;                   /* NULL, or a line for people: checkpoint written, ... */
+} psk_train_progress;
+
+/* Called after each step and each evaluation; return non-zero to stop: a checkpoint is written and
+ * PSK_ERROR_INTERRUPTED returned. */
+typedef int (*psk_train_callback)(void *user, const psk_train_progress *progress);
+
+/* Trains `model` in place. A loss or gradient that is not finite: PSK_ERROR_NUMERIC naming step and tensor; the last
+ * good checkpoint stays. With resume the weights come from the checkpoint (config must agree). */
+PSK_API psk_status psk_train(psk_model *model, const psk_train_options *options, psk_train_callback callback,
+                             void *user);
+
+/* -------------------------------------------------------------------------------------------------------- evaluation
+ */
+
+typedef struct psk_eval_options {
+    const char *data;  /* a folder made by psk_prepare, or a text file (tokenised as bytes) */
+    const char *split; /* "valid" or "train"; ignored for a text file */
+    int64_t context;   /* N; 0: the model's n_positions */
+    int64_t batch_size;
+    int64_t max_tokens; /* 0: all */
+    psk_progress progress;
+    void *user;
+} psk_eval_options;
+PSK_API psk_eval_options psk_eval_options_default(void);
+
+typedef struct psk_eval_result {
+    int64_t tokens, bytes;
+    double loss; /* nats per token */
+    double perplexity, bits_per_byte;
+} psk_eval_result;
+PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *options, psk_eval_result *result);
+
+/* -------------------------------------------------------------------------------------------------------- generation
+ */
+
+/* One sequence being read or written, with its state: of constant size for linear mechanisms (plus at most 2 b - 1
+ * exact rows), a growing cache for softmax and polynomial. Logits equal those of psk_model_logits on the whole
+ * sequence, however it is cut. */
+typedef struct psk_session psk_session;
+PSK_API psk_status psk_session_create(psk_model *model, psk_session **out);
+PSK_API void psk_session_free(psk_session *session);
+
+/* Appends count >= 1 tokens; logits (V) of the last one, or NULL. Errors: ARGUMENT for a token outside the vocabulary.
+ */
+PSK_API psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64_t count, float *logits);
+PSK_API int64_t psk_session_length(const psk_session *session); /* tokens so far */
+PSK_API int64_t psk_session_bytes(const psk_session *session);  /* of state */
+
+/* Applied in this order: temperature (0: the largest logit, ties to the smaller id), top_k (0: all), top_p (1: all). */
+typedef struct psk_sampling {
+    float temperature;
+    int64_t top_k;
+    float top_p;
+    uint64_t seed;
+} psk_sampling;
+PSK_API psk_sampling psk_sampling_default(void);
+
+/* Token number `index` of the stream of this seed: a pure function of its arguments. logits: V, left alone. */
+PSK_API psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, int64_t index,
+                              int32_t *token);
+
+/* Bytes of a token (tokenizer "bytes"): at most `capacity` bytes to text, *size set. End-of-text has none. */
+PSK_API psk_status psk_token_text(const psk_model *model, int32_t token, char *text, size_t capacity, size_t *size);
+
+/* --------------------------------------------------------------------------------------------------------- measuring
+ */
+
+/* C = A B once on the device (m x k times k x n), for the machine's own rate. */
+PSK_API psk_status psk_matmul(psk_device *device, int64_t m, int64_t n, int64_t k, const float *a, const float *b,
+                              float *c);
+
+/* Sketches (polysketch) or features (performer) alone, for measuring what a and b of an attention cost: of `rows` rows,
+ * with parameters that are a pure function of (config, h). create, run often, free. The device must outlive it.
+ *   x: rows x h -> s: rows x r;   with dx != NULL also backward: ds = dL/ds (may be overwritten) -> dx = dL/dx */
+typedef struct psk_sketch_bench psk_sketch_bench;
+PSK_API psk_status psk_sketch_bench_create(psk_device *device, const psk_attention_config *config, int64_t h,
+                                           int64_t rows, psk_sketch_bench **out);
+PSK_API psk_status psk_sketch_bench_run(psk_sketch_bench *bench, const float *x, float *s, float *ds, float *dx);
+PSK_API void psk_sketch_bench_free(psk_sketch_bench *bench);
+
+/* One training step (forward, backward, AdamW) of a fresh pass on random tokens, for measuring: create, run often,
+ * free. */
+typedef struct psk_step_bench psk_step_bench;
+PSK_API psk_status psk_step_bench_create(psk_model *model, int64_t B, int64_t N, int recompute, psk_step_bench **out);
+PSK_API psk_status psk_step_bench_run(psk_step_bench *bench, double *loss);
+PSK_API void psk_step_bench_free(psk_step_bench *bench);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
