@@ -209,11 +209,38 @@ static psk_status choose_slab(psk_attention *at) {
     return PSK_OK;
 }
 
+/* Floats that the fused operations of the device need for this attention, -1 if they do not do it. */
+static psk_status fused_floats(const psk_attention *at, int64_t *floats) {
+    const psk_attention_shape *shape = &at->shape;
+    const psk_attention_views widths = {
+        .q.width = shape->h, .k.width = shape->h, .v.width = shape->d, .a.width = shape->r, .b.width = shape->r};
+    int64_t backward = -1;
+    *floats = -1;
+    if (at->device == NULL || at->device->ops->fused_attention_forward == NULL ||
+        at->device->ops->fused_attention_backward == NULL)
+        return PSK_OK;
+    PSK_RUN(at->device, fused_attention_forward, .config = &at->config, .rep = at->rep, .views = &widths,
+            .workspace_floats = floats);
+    PSK_RUN(at->device, fused_attention_backward, .config = &at->config, .rep = at->rep, .views = &widths,
+            .workspace_floats = &backward);
+    *floats = *floats < 0 || backward < 0 ? -1 : *floats > backward ? *floats : backward;
+    return PSK_OK;
+}
+
+/* The workspace of the fused form, or of the composed one. */
+static psk_status plan_form(psk_attention *at, psk_arena *arena) {
+    int64_t floats;
+    PSK_TRY(fused_floats(at, &floats));
+    if (floats >= 0)
+        return psk_arena_floats(arena, "workspace", "attention.fused", floats, &at->fused);
+    PSK_TRY(choose_slab(at));
+    return plan_workspace(at, at->slab, arena, &floats);
+}
+
 psk_status psk_attention_plan(psk_device *device, const psk_attention_config *config, const psk_attention_shape *shape,
                               psk_arena *arena, psk_attention **out) {
     psk_attention *at;
     psk_status status;
-    int64_t floats;
     *out = NULL;
     PSK_TRY(psk_attention_config_check(config));
     PSK_TRY(check_shape(config, shape));
@@ -225,8 +252,7 @@ psk_status psk_attention_plan(psk_device *device, const psk_attention_config *co
     at->rep = shape->H / shape->Hkv;
     at->m = psk_attention_state_rows(config);
     at->bytes = -psk_arena_bytes(arena);
-    PSK_TRY_GOTO(status, choose_slab(at), failed);
-    PSK_TRY_GOTO(status, plan_workspace(at, at->slab, arena, &floats), failed);
+    PSK_TRY_GOTO(status, plan_form(at, arena), failed);
     at->bytes += psk_arena_bytes(arena);
     *out = at;
     return PSK_OK;
@@ -292,10 +318,20 @@ static psk_status each_slab(const psk_attention *at, const psk_attention_views *
 }
 
 psk_status psk_attention_core_forward(const psk_attention *attention, const psk_attention_views *views) {
+    if (attention->fused != NULL) {
+        PSK_RUN(attention->device, fused_attention_forward, .config = &attention->config, .rep = attention->rep,
+                .views = views, .workspace = attention->fused);
+        return PSK_OK;
+    }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].forward);
 }
 
 psk_status psk_attention_core_backward(const psk_attention *attention, const psk_attention_views *views) {
+    if (attention->fused != NULL) {
+        PSK_RUN(attention->device, fused_attention_backward, .config = &attention->config, .rep = attention->rep,
+                .views = views, .workspace = attention->fused);
+        return PSK_OK;
+    }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].backward);
 }
 

@@ -11,30 +11,6 @@
 
 #include <stdbool.h>
 
-/* Rows of a tensor, seen by group and head: element (group g, head e of the group, row i, column c) is at
- * data + g group_stride + e head_stride + i width + c. Keys and values have one head per group (head_stride unused).
- * data == NULL: the mechanism has no such tensor. The data of an input is only read. */
-typedef struct psk_rows {
-    float *data;
-    int64_t group_stride, head_stride, width;
-} psk_rows;
-
-/* One call of attention, in views. Names, meaning, = and += as in psk_attention_tensors, except that every gradient is
- * accumulated (+=). rep, widths and d are those of the attention's shape; groups, Nq and Nk at most those.
- * Nq = 0 is allowed: keys are then only folded into the state. States are contiguous, G x m x (d+1);
- * state1 may be state0 (in place), and so may dstate0 and dstate1. */
-typedef struct psk_attention_views {
-    int64_t groups, Nq, Nk;
-    psk_rows q, k, v, a, b;
-    const float *state0;
-    psk_rows out, normaliser; /* normaliser: width 1 */
-    float *state1;
-    psk_rows dout;
-    const float *dstate1;
-    psk_rows dq, dk, dv, da, db;
-    float *dstate0;
-} psk_attention_views;
-
 /* As psk_attention_create, but the workspace is planned into the caller's arena (category "workspace"), which must be
  * committed before forward and outlive the attention. One attention serves all layers of a model. `device` is not
  * touched by planning. Released by psk_attention_free. */

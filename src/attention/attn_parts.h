@@ -27,7 +27,8 @@ struct psk_attention {
     int64_t rep;      /* query heads per key/value head */
     int64_t m;        /* rows of a group's state, 0 without a state */
     int64_t slab;     /* groups worked on at once */
-    /* Workspace for G <= slab groups. rows <= PSK_QUERY_TILE, keys <= PSK_KEY_TILE */
+    float *fused;     /* the fused operations' workspace; NULL: this configuration is composed here */
+    /* Workspace of the composed form for G <= slab groups. rows <= PSK_QUERY_TILE, keys <= PSK_KEY_TILE */
     float *o1;                /* rep x G x rows x (d+1): sum of weights times [v, 1]; backward: dL/do1 */
     float *v1;                /* G x keys x (d+1): [v, 1] */
     float *weights;           /* G x rows x keys */

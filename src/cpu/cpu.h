@@ -41,6 +41,8 @@ psk_cpu_range psk_cpu_share(int64_t items);
 void psk_cpu_matmul_name(char *text, size_t size);
 
 /* Entries of the table that are not in kernels.def. */
+psk_status psk_cpu_fused_attention_forward(psk_device *device, const psk_fused_attention_args *a);
+psk_status psk_cpu_fused_attention_backward(psk_device *device, const psk_fused_attention_args *a);
 psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
 psk_status psk_cpu_column_sum(psk_device *device, const psk_column_sum_args *a);
 psk_status psk_cpu_layernorm_backward(psk_device *device, const psk_layernorm_backward_args *a);

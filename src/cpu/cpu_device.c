@@ -118,11 +118,28 @@ psk_status psk_cpu_scratch(psk_device *device, int64_t bytes, void **out) {
 #include "cpu/kernels.def"
 #undef PSK_KERNEL
 
-static const psk_ops cpu_ops = {
 #define PSK_OP(name) .name = psk_cpu_##name,
+static const psk_ops composed_ops = {
 #include "device/ops.def"
-#undef PSK_OP
 };
+
+static const psk_ops fused_ops = {
+#include "device/ops.def"
+#define PSK_FUSED_OP(name) .name = psk_cpu_##name,
+#include "device/fused.def"
+#undef PSK_FUSED_OP
+};
+#undef PSK_OP
+
+/* PSK_CPU_FUSED=off leaves the fused entries out: for tests and comparisons. */
+static psk_status choose_ops(const psk_ops **out) {
+    const char *fused = getenv("PSK_CPU_FUSED");
+    if (fused != NULL && strcmp(fused, "on") != 0 && strcmp(fused, "off") != 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "PSK_CPU_FUSED is \"%.32s\"; its values are on, off; unset it to have on",
+                        fused);
+    *out = fused != NULL && strcmp(fused, "off") == 0 ? &composed_ops : &fused_ops;
+    return PSK_OK;
+}
 
 static void cpu_destroy(psk_device *device) {
     psk_cpu *cpu = psk_cpu_state(device);
@@ -136,12 +153,14 @@ static void cpu_destroy(psk_device *device) {
 psk_status psk_cpu_device_init(psk_device *device, int threads) {
     PSK_ASSERT(threads >= 1);
     const psk_kernels *kernels = NULL;
+    const psk_ops *ops = NULL;
     PSK_TRY(choose_kernels(&kernels));
+    PSK_TRY(choose_ops(&ops));
     void *state;
     PSK_TRY(psk_alloc_zero(sizeof(psk_cpu), "CPU device", &state));
     psk_cpu *cpu = state;
     cpu->kernels = kernels;
-    device->ops = &cpu_ops;
+    device->ops = ops;
     device->name = "cpu";
     device->threads = threads;
     device->state = cpu;

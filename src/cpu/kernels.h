@@ -7,6 +7,8 @@
 
 #include "device/ops.h"
 
+#include <stdbool.h>
+
 #define PSK_CEIL_DIV(x, y) (((x) + (y)-1) / (y))
 
 /* Element by element operations are cut into chunks of this many elements: 16 KiB, a few of them fit the first-level
@@ -45,6 +47,12 @@ typedef struct psk_kernels {
 
     /* Sum of x[i]^2 in float64. */
     double (*sum_squares)(const float *x, int64_t n);
+
+    /* Fused attention: floats of workspace that one thread needs, -1 if the configuration is not fused; the number of
+     * independent items; one item. */
+    int64_t (*fused_workspace)(const psk_fused_attention_args *a, bool backward);
+    int64_t (*fused_items)(const psk_fused_attention_args *a, bool backward);
+    void (*fused_item)(const psk_fused_attention_args *a, bool backward, float *workspace, int64_t item);
 
 #if !PSK_WITH_ONEDNN
     /* C = alpha A B + beta C, m x n x k; C is only written if beta == 0. */

@@ -343,6 +343,49 @@ typedef struct psk_adamw_args {
     float lr, beta1, beta2, eps, weight_decay, grad_scale;
 } psk_adamw_args;
 
+/* ------------------------------------------------------------------------------------------------------------- fused
+ *
+ * Entries that do at once what src/attention composes from the ones above. A device may leave them NULL, or refuse a
+ * configuration; the composed path stays, and is their oracle in the tests. */
+
+/* Rows of a tensor, seen by group and head: element (group g, head e of the group, row i, column c) is at
+ * data + g group_stride + e head_stride + i width + c. Keys and values have one head per group (head_stride unused).
+ * data == NULL: the mechanism has no such tensor. The data of an input is only read. */
+typedef struct psk_rows {
+    float *data;
+    int64_t group_stride, head_stride, width;
+} psk_rows;
+
+/* One call of attention, in views. Names, meaning, = and += as in psk_attention_tensors, except that every gradient is
+ * accumulated (+=). rep, widths and d are those of the attention's shape; groups, Nq and Nk at most those.
+ * Nq = 0 is allowed: keys are then only folded into the state. States are contiguous, G x m x (d+1);
+ * state1 may be state0 (in place), and so may dstate0 and dstate1. */
+typedef struct psk_attention_views {
+    int64_t groups, Nq, Nk;
+    psk_rows q, k, v, a, b;
+    const float *state0;
+    psk_rows out, normaliser; /* normaliser: width 1 */
+    float *state1;
+    psk_rows dout;
+    const float *dstate1;
+    psk_rows dq, dk, dv, da, db;
+    float *dstate0;
+} psk_attention_views;
+
+/* One attention call for all groups. Two steps:
+ *     workspace == NULL: sets *workspace_floats to what the call needs, or to -1 if this configuration is not fused; of
+ * the views only sizes and widths are read. The need does not grow with groups, Nq or Nk. otherwise:         runs,
+ * gradients +=, with that workspace. */
+typedef struct psk_fused_attention_args {
+    const psk_attention_config *config;
+    int64_t rep; /* query heads of a group */
+    const psk_attention_views *views;
+    float *workspace;
+    int64_t *workspace_floats;
+} psk_fused_attention_args;
+typedef psk_fused_attention_args psk_fused_attention_forward_args;
+typedef psk_fused_attention_args psk_fused_attention_backward_args;
+
 /* ------------------------------------------------------------------------------------------------------------- table
  */
 
@@ -350,6 +393,9 @@ typedef struct psk_ops {
 #define PSK_OP(name) psk_status (*name)(psk_device * device, const psk_##name##_args *args);
 #include "device/ops.def"
 #undef PSK_OP
+#define PSK_FUSED_OP(name) psk_status (*name)(psk_device * device, const psk_##name##_args *args);
+#include "device/fused.def"
+#undef PSK_FUSED_OP
 } psk_ops;
 
 #endif
