@@ -79,7 +79,7 @@ static void put_script(FILE *script, const char *path, const plot_axes *axes, co
     put_quoted(script, axes->x_label);
     fputs("\nset ylabel ", script);
     put_quoted(script, axes->y_label);
-    fprintf(script, "\nset grid lc rgb '#d0d0d0'\nset border 3\nset tics nomirror\nset key %s\n",
+    fprintf(script, "\nset grid lt 1 lw 1 lc rgb '#dddddd'\nset border 3\nset tics nomirror\nset key %s\n",
             axes->log_lengths ? "top left reverse Left" : "top right");
     if (axes->log_lengths)
         put_lengths_axis(script, series, count);

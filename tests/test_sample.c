@@ -89,6 +89,7 @@ static void test_cuts(void **state) {
         assert_int_equal(sample((psk_sampling){2, 0, 0.2f * 0.999f, SEED}, 5, flat, i), 0);
         assert_in_range(sample((psk_sampling){2, 0, 0.39f, SEED}, 5, flat, i), 0, 1);
         assert_int_equal(sample((psk_sampling){2, 1, 0.01f, SEED}, 5, flat, i), 0);
+        assert_in_range(sample((psk_sampling){2, 0, 0.5f, SEED}, 4, flat, i), 0, 1); /* two halves are enough */
         /* cuts that cut nothing */
         const int32_t plain = sample((psk_sampling){2, 0, 1, SEED}, 5, flat, i);
         assert_int_equal(sample((psk_sampling){2, 5, 1, SEED}, 5, flat, i), plain);

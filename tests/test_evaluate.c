@@ -1,0 +1,297 @@
+/* psk_evaluate against losses computed from psk_model_logits, window by window, in double. */
+#include "support.h"
+
+#include "base/files.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "polysketch.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VOCABULARY  257
+#define END_OF_TEXT 256
+#define SEED        7
+
+typedef struct fixture {
+    psk_device *device;
+    psk_model *model;
+    char *folder;
+    char path[512]; /* of a text file that holds `size` bytes of text */
+    unsigned char text[512];
+    int64_t size;
+} fixture;
+
+static void write_text(fixture *f, const char *name, int64_t size) {
+    psk_rng rng = psk_rng_make(SEED, psk_rng_stream(name));
+    f->size = size;
+    for (int64_t i = 0; i < size; i++)
+        f->text[i] = (unsigned char)psk_rng_below(&rng, 256);
+    snprintf(f->path, sizeof f->path, "%s/%s", f->folder, name);
+    PSK_TEST_OK(psk_write_file(f->path, f->text, (size_t)size));
+}
+
+static int set_up(void **state) {
+    fixture *const f = calloc(1, sizeof *f);
+    psk_model_config config;
+    assert_non_null(f);
+    print_message("seed %d\n", SEED);
+    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
+    config.n_positions = 11;
+    config.n_embd = 12;
+    config.n_head = 2;
+    config.n_layer = 1;
+    config.attention.block_size = 4;
+    config.attention.sketch_size = 3;
+    PSK_TEST_OK(psk_device_create("reference", 1, &f->device));
+    PSK_TEST_OK(psk_model_create(f->device, &config, SEED, &f->model));
+    f->folder = psk_test_folder();
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    fixture *const f = *state;
+    psk_test_remove_folder(f->folder);
+    psk_model_free(f->model);
+    psk_device_free(f->device);
+    free(f);
+    return 0;
+}
+
+/* -log softmax(logits)[target] */
+static double token_loss(const float *logits, int32_t target) {
+    double largest = -INFINITY, sum = 0;
+    for (int v = 0; v < VOCABULARY; v++)
+        largest = fmax(largest, (double)logits[v]);
+    for (int v = 0; v < VOCABULARY; v++)
+        sum += exp((double)logits[v] - largest);
+    return largest + log(sum) - (double)logits[target];
+}
+
+/* Mean loss of tokens 1 ... counted in windows of N. lm_head.bias is part of the logits. */
+static double expected_loss(const fixture *f, const int32_t *tokens, int64_t counted, int64_t N) {
+    double sum = 0;
+    for (int64_t first = 0; first < counted; first += N) {
+        const int64_t length = counted - first < N ? counted - first : N;
+        float *const logits = psk_test_buffer(length * VOCABULARY);
+        PSK_TEST_OK(psk_model_logits(f->model, 1, length, tokens + first, logits));
+        for (int64_t i = 0; i < length; i++)
+            sum += token_loss(logits + i * VOCABULARY, tokens[first + i + 1]);
+        psk_test_free(logits);
+    }
+    return sum / (double)counted;
+}
+
+static psk_eval_result evaluate(fixture *f, const psk_eval_options *options) {
+    psk_eval_result result;
+    PSK_TEST_OK(psk_evaluate(f->model, options, &result));
+    return result;
+}
+
+static psk_eval_options text_options(const fixture *f, int64_t context, int64_t batch_size, int64_t max_tokens) {
+    psk_eval_options options = psk_eval_options_default();
+    options.data = f->path;
+    options.context = context;
+    options.batch_size = batch_size;
+    options.max_tokens = max_tokens;
+    return options;
+}
+
+static void check_text(fixture *f, int64_t context, int64_t batch_size, int64_t max_tokens) {
+    int32_t tokens[513];
+    for (int64_t i = 0; i < f->size; i++)
+        tokens[i] = f->text[i];
+    tokens[f->size] = END_OF_TEXT;
+    const int64_t counted = max_tokens && max_tokens < f->size ? max_tokens : f->size;
+    const int64_t bytes = counted == f->size ? f->size - 1 : counted; /* end-of-text is a target without a byte */
+    const double loss = expected_loss(f, tokens, counted, context ? context : 11);
+    const psk_eval_options options = text_options(f, context, batch_size, max_tokens);
+    const psk_eval_result result = evaluate(f, &options);
+    assert_int_equal(result.tokens, counted);
+    assert_int_equal(result.bytes, bytes);
+    PSK_TEST_AT_MOST(fabs(result.loss / loss - 1), 1e-5);
+    PSK_TEST_AT_MOST(fabs(result.perplexity / exp(result.loss) - 1), 1e-12);
+    if (bytes > 0)
+        PSK_TEST_AT_MOST(fabs(result.bits_per_byte / (result.loss / log(2.0) * (double)counted / (double)bytes) - 1),
+                         1e-12);
+    else
+        assert_true(isnan(result.bits_per_byte));
+}
+
+static void test_text(void **state) {
+    fixture *const f = *state;
+    write_text(f, "text", 41);
+    check_text(f, 0, 4, 0);    /* 4 windows of 11, the last one short */
+    check_text(f, 7, 1, 0);    /* 6 windows */
+    check_text(f, 7, 4, 0);    /* the last batch half empty */
+    check_text(f, 1, 5, 0);    /* no context at all */
+    check_text(f, 41, 2, 0);   /* one window exactly */
+    check_text(f, 1000, 3, 0); /* longer than the text */
+    check_text(f, 7, 2, 40);   /* everything but end-of-text */
+    check_text(f, 7, 2, 15);
+    check_text(f, 7, 2, 1);
+    check_text(f, 7, 2, 999);
+    write_text(f, "byte", 1);
+    check_text(f, 7, 2, 0);
+}
+
+/* Bit for bit: twice, and whatever the batch. */
+static void test_repeatable(void **state) {
+    fixture *const f = *state;
+    write_text(f, "repeat", 101);
+    const psk_eval_options options = text_options(f, 8, 3, 0);
+    const psk_eval_result first = evaluate(f, &options), second = evaluate(f, &options);
+    assert_memory_equal(&first, &second, sizeof first);
+    for (int64_t batch = 1; batch < 16; batch++) {
+        const psk_eval_options other = text_options(f, 8, batch, 0);
+        const psk_eval_result result = evaluate(f, &other);
+        assert_memory_equal(&first, &result, sizeof first);
+    }
+}
+
+static void prepare(const char *const *inputs, int64_t count, double valid, const char *output) {
+    psk_prepare_options options = psk_prepare_options_default();
+    psk_prepare_result result;
+    options.inputs = inputs;
+    options.input_count = count;
+    options.output = output;
+    options.valid_fraction = valid;
+    PSK_TEST_OK(psk_prepare(&options, &result));
+}
+
+/* Shards of two documents: the split is one sequence with an end-of-text after each. */
+static void test_shards(void **state) {
+    fixture *const f = *state;
+    char shards[600];
+    int32_t tokens[64];
+    int64_t count = 0;
+    const char *const texts[] = {"first document, ", "and a second"};
+    char paths[2][512];
+    for (int d = 0; d < 2; d++) {
+        snprintf(paths[d], sizeof paths[d], "%s/%d.txt", f->folder, d);
+        PSK_TEST_OK(psk_write_file(paths[d], texts[d], strlen(texts[d])));
+        for (const char *c = texts[d]; *c; c++)
+            tokens[count++] = (unsigned char)*c;
+        tokens[count++] = END_OF_TEXT;
+    }
+    snprintf(shards, sizeof shards, "%s/shards", f->folder);
+    prepare((const char *const[]){paths[0], paths[1]}, 2, 0, shards);
+
+    psk_eval_options options = {.data = shards, .split = "train", .context = 9, .batch_size = 2};
+    const psk_eval_result result = evaluate(f, &options);
+    assert_int_equal(result.tokens, count - 1);
+    assert_int_equal(result.bytes, count - 3);
+    PSK_TEST_AT_MOST(fabs(result.loss / expected_loss(f, tokens, count - 1, 9) - 1), 1e-5);
+
+    psk_eval_result unused;
+    options.split = "valid";
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &unused), PSK_ERROR_FILE, "valid", shards);
+    options.split = "test";
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &unused), PSK_ERROR_ARGUMENT, "\"test\"", "valid", "train");
+}
+
+static void test_refused(void **state) {
+    fixture *const f = *state;
+    psk_eval_result result;
+    psk_eval_options options = text_options(f, 7, 2, 0);
+    write_text(f, "refused", 20);
+    options.batch_size = 0;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "batch_size 0");
+    options = text_options(f, -1, 2, 0);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "context -1");
+    options = text_options(f, INT64_C(1) << 40, 2, 0);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "context 1099511627776");
+    options = text_options(f, 7, 2, -5);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "max_tokens -5");
+    options = text_options(f, 7, 2, 0);
+    options.data = NULL;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "no data");
+    options.data = "/nowhere/at/all";
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_FILE, "/nowhere/at/all");
+    write_text(f, "empty", 0);
+    options.data = f->path;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "at least 2 tokens", "it has 1");
+    options.data = f->folder;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_FORMAT, "prepare");
+}
+
+static void test_small_vocabulary(void **state) {
+    fixture *const f = *state;
+    psk_model *model;
+    psk_eval_result result;
+    psk_model_config config = *psk_model_get_config(f->model);
+    config.vocab_size = 200;
+    write_text(f, "vocabulary", 20);
+    const psk_eval_options options = text_options(f, 7, 2, 0);
+    PSK_TEST_OK(psk_model_create(f->device, &config, SEED, &model));
+    PSK_TEST_FAILS(psk_evaluate(model, &options, &result), PSK_ERROR_ARGUMENT, "257", "200");
+    psk_model_free(model);
+}
+
+static void test_not_finite(void **state) {
+    fixture *const f = *state;
+    psk_model *model;
+    psk_model_tensor tensor;
+    psk_eval_result result;
+    write_text(f, "finite", 20);
+    const psk_eval_options options = text_options(f, 7, 2, 0);
+    PSK_TEST_OK(psk_model_create(f->device, psk_model_get_config(f->model), SEED, &model));
+    assert_true(psk_model_tensor_at(model, 0, &tensor));
+    for (int64_t i = 0; i < tensor.shape[0]; i++)
+        tensor.data[i] = NAN;
+    PSK_TEST_FAILS(psk_evaluate(model, &options, &result), PSK_ERROR_NUMERIC, "token", f->path);
+    psk_model_free(model);
+}
+
+typedef struct calls {
+    int64_t count, stop_at, last, total;
+} calls;
+
+static int on_progress(void *user, int64_t done, int64_t total) {
+    calls *const c = user;
+    assert_true(done > c->last && done <= total);
+    c->last = done;
+    c->total = total;
+    return ++c->count == c->stop_at;
+}
+
+static void test_progress(void **state) {
+    fixture *const f = *state;
+    psk_eval_result result;
+    calls all = {0}, some = {.stop_at = 2};
+    write_text(f, "progress", 50);
+    psk_eval_options options = text_options(f, 7, 2, 0);
+    options.progress = on_progress;
+    options.user = &all;
+    PSK_TEST_OK(psk_evaluate(f->model, &options, &result));
+    assert_int_equal(all.count, 4);
+    assert_int_equal(all.last, 50);
+    assert_int_equal(all.total, 50);
+    options.user = &some;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_INTERRUPTED, "28 of 50");
+}
+
+static psk_status evaluate_once(void *state) {
+    fixture *const f = state;
+    psk_eval_result result;
+    const psk_eval_options options = text_options(f, 7, 2, 0);
+    return psk_evaluate(f->model, &options, &result);
+}
+
+static void test_out_of_memory(void **state) {
+    fixture *const f = *state;
+    write_text(f, "memory", 20);
+    assert_true(psk_test_allocation_failures(evaluate_once, f) >= 4);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_repeatable),       cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_small_vocabulary), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_progress), cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests_name("evaluate", tests, set_up, tear_down);
+}

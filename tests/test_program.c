@@ -1,0 +1,472 @@
+/* The program polysketch as people use it: messages and exit codes, and a whole chain from text to text. */
+#include "support.h"
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FILE_LIMIT (16 << 20)
+
+static char *folder; /* where everything runs */
+
+/* ---------------------------------------------------------------------------------------------------------- helpers
+ */
+
+static char *read_text(const char *name) {
+    char path[600], *text;
+    size_t size;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    PSK_TEST_OK(psk_read_file(path, FILE_LIMIT, &text, &size));
+    return text;
+}
+
+static void write_text(const char *name, const char *text) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    PSK_TEST_OK(psk_write_file(path, text, strlen(text)));
+}
+
+/* Runs `polysketch <arguments>` in the folder, arguments as a shell reads them; stdout and stderr go to the files out
+ * and err. Returns the exit code. */
+static int run(const char *arguments) {
+    char command[4096];
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >out 2>err </dev/null", folder, PSK_PROGRAM, arguments);
+    const int status = system(command);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect_run(const char *arguments, int code) {
+    const int got = run(arguments);
+    if (got == code)
+        return;
+    char *const err = read_text("err");
+    print_error("polysketch %s\nexit code %d instead of %d: %s\n", arguments, got, code, err);
+    psk_free(err);
+    fail();
+}
+
+/* The file holds each of the texts. */
+static void expect_in(const char *name, const char *const *parts) {
+    char *const text = read_text(name);
+    for (; *parts; parts++)
+        if (!strstr(text, *parts)) {
+            print_error("\"%s\" is missing in %s:\n%s\n", *parts, name, text);
+            fail();
+        }
+    psk_free(text);
+}
+#define EXPECT_IN(name, ...) expect_in(name, (const char *const[]){__VA_ARGS__, NULL})
+
+static json_t *read_json(const char *name) {
+    char path[600];
+    json_t *object;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    PSK_TEST_OK(psk_json_load(path, &object));
+    return object;
+}
+
+/* Every line of a file as an object; the caller releases the array. */
+static json_t *read_json_lines(const char *name) {
+    char *const text = read_text(name), *rest = NULL;
+    json_t *const lines = json_array();
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        json_t *object;
+        PSK_TEST_OK(psk_json_parse(line, strlen(line), name, &object));
+        assert_int_equal(json_array_append_new(lines, object), 0);
+    }
+    psk_free(text);
+    return lines;
+}
+
+static bool same_files(const char *a, const char *b) {
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && cmp -s '%s' '%s'", folder, a, b);
+    return system(command) == 0;
+}
+
+/* Text of a few sentences again and again: quick to learn. */
+static void write_story(const char *name) {
+    char text[8000] = "";
+    static const char *const parts[] = {"The caf\xC3\xA9 was full. ", "It rained. ", "She read the letter twice. ",
+                                        "Nobody came.\n"};
+    for (int i = 0; strlen(text) + 64 < sizeof text; i++)
+        strcat(text, parts[i * i % 4 == 0 ? i % 3 : (i + 1) % 4]);
+    write_text(name, text);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ usage
+ */
+
+/* arguments, the first line on stderr */
+static const char *const wrong_usage[][2] = {
+    {"trian", "polysketch: no command 'trian' (did you mean 'train'?); 'polysketch --help' lists them"},
+    {"zzzzzz", "polysketch: no command 'zzzzzz'; 'polysketch --help' lists them"},
+    {"train", "polysketch train: --output RUN is missing"},
+    {"train --output r", "polysketch train: --data DIR is missing"},
+    {"train --resume", "polysketch train: --output RUN is missing"},
+    {"train --steps 12x", "polysketch train: --steps: '12x' is not a whole number"},
+    {"train --steps 1.5", "polysketch train: --steps: '1.5' is not a whole number"},
+    {"train --steps 0x10", "polysketch train: --steps: '0x10' is not a whole number"},
+    {"train --steps ''", "polysketch train: --steps: '' is not a whole number"},
+    {"train --steps 1e300", "polysketch train: --steps: '1e300' is not a whole number"},
+    {"train --steps 0", "polysketch train: --steps: 0 is outside 1 ... 1e12"},
+    {"train --steps -3", "polysketch train: --steps: -3 is outside 1 ... 1e12"},
+    {"train --steps 2G --steps 2000G", "polysketch train: --steps: 2000G is outside 1 ... 1e12"},
+    {"train --steps", "polysketch train: --steps needs a value (one that begins with -- is given as --steps=VALUE)"},
+    {"train --data --output r",
+     "polysketch train: --data needs a value (one that begins with -- is given as --data=VALUE)"},
+    {"train --step 5", "polysketch train: no option '--step' (did you mean '--steps'?)"},
+    {"train --learningrate=1", "polysketch train: no option '--learningrate' (did you mean '--learning-rate'?)"},
+    {"train --frobnicate", "polysketch train: no option '--frobnicate'"},
+    {"train --no-steps", "polysketch train: no option '--no-steps'"},
+    {"train -x", "polysketch train: no option '-x': options begin with two dashes"},
+    {"train novel.txt", "polysketch train: 'novel.txt' is not an option, and there is nothing else to give"},
+    {"train --learning-rate fast", "polysketch train: --learning-rate: 'fast' is not a number"},
+    {"train --learning-rate nan", "polysketch train: --learning-rate: 'nan' is not a number"},
+    {"train --dropout 1", "polysketch train: --dropout: 1 is outside 0 ... 0.99"},
+    {"train --attention softmx",
+     "polysketch train: --attention: 'softmx' is none of softmax, polynomial, polysketch, performer"},
+    {"train --resume=maybe", "polysketch train: --resume: 'maybe' is neither true nor false"},
+    {"train --seed -1", "polysketch train: --seed: '-1' is not a whole number from 0 to 2^64 - 1"},
+    {"train --preset huge --dry-run",
+     "polysketch train: preset \"huge\" does not exist; there are: tiny mini small gpt2-small gpt2-medium gpt2-large"},
+    {"prepare --output x", "polysketch prepare: INPUT (text files or folders) is missing"},
+    {"prepare novel.txt", "polysketch prepare: --output DIR is missing"},
+    {"prepare a --output x --valid 1", "polysketch prepare: --valid: 1 is outside 0 ... 0.99"},
+    {"eval --model m", "polysketch eval: --data PATH is missing"},
+    {"generate --model m --prompt a --prompt-file b",
+     "polysketch generate: --prompt and --prompt-file are both given: one of them, please"},
+    {"bench", "polysketch bench: a subject is missing; there are matmul, attention, step"},
+    {"bench atention", "polysketch bench: no subject 'atention'; there are matmul, attention, step"},
+    {"bench matmul --sizes 1,2,x", "polysketch bench matmul: --sizes: 'x' is not a whole number"},
+    {"bench attention --mechanisms softmax,", "polysketch bench attention: --mechanisms: '' is none of softmax, "
+                                              "polynomial, polysketch, performer"},
+    {"plot --output x.png", "polysketch plot: RUN (run folders, or metrics.jsonl files) is missing"},
+    {"info a b", "polysketch info: 'b': at most 1 PATH"},
+};
+
+static void test_wrong_usage(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong_usage / sizeof wrong_usage[0]; i++) {
+        expect_run(wrong_usage[i][0], 2);
+        char *const err = read_text("err"), *const out = read_text("out");
+        err[strcspn(err, "\n")] = '\0';
+        assert_string_equal(err, wrong_usage[i][1]);
+        assert_string_equal(out, "");
+        psk_free(err);
+        psk_free(out);
+    }
+    expect_run("", 2);
+    EXPECT_IN("err", "usage: polysketch COMMAND");
+}
+
+static void test_failures(void **state) {
+    (void)state;
+    expect_run("prepare nowhere.txt --output tokens", 1);
+    EXPECT_IN("err", "polysketch prepare: ", "nowhere.txt");
+    expect_run("train --data nowhere --output r", 1);
+    EXPECT_IN("err", "nowhere has no train-00000.psk", "polysketch prepare");
+    expect_run("train --output nowhere --resume", 1);
+    EXPECT_IN("err", "nowhere");
+    expect_run("eval --model nowhere --data nowhere", 1);
+    EXPECT_IN("err", "polysketch eval: ", "nowhere");
+    expect_run("generate --model nowhere --prompt x", 1);
+    EXPECT_IN("err", "polysketch generate: ", "nowhere");
+    expect_run("plot nowhere --output x.png", 1);
+    EXPECT_IN("err", "polysketch plot: ", "nowhere");
+    expect_run("info nowhere", 1);
+    EXPECT_IN("err", "polysketch info: nowhere: No such file or directory");
+    write_text("noise.psk", "this is no shard");
+    expect_run("info noise.psk", 1);
+    EXPECT_IN("err", "noise.psk");
+}
+
+static void test_help(void **state) {
+    (void)state;
+    static const char *const commands[] = {"prepare",      "train",           "eval",       "generate", "plot", "info",
+                                           "bench matmul", "bench attention", "bench step", "bench"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char arguments[64], usage[64];
+        snprintf(arguments, sizeof arguments, "%s --nonsense --help", commands[i]);
+        snprintf(usage, sizeof usage, "usage: polysketch %s ", commands[i]);
+        expect_run(strcmp(commands[i], "bench") == 0 ? "bench --help" : arguments, 0);
+        EXPECT_IN("out", usage, "Examples", "--config FILE");
+        char *const err = read_text("err");
+        assert_string_equal(err, "");
+        psk_free(err);
+    }
+    expect_run("--help", 0);
+    EXPECT_IN("out", "prepare", "train", "eval", "generate", "bench", "plot", "info");
+    expect_run("--version", 0);
+    EXPECT_IN("out", "polysketch " PSK_VERSION_STRING "\n");
+}
+
+/* ----------------------------------------------------------------------------------------------------------- config
+ */
+
+static void test_config(void **state) {
+    (void)state;
+    write_text("good.json", "{\"preset\": \"tiny\", \"batch_size\": 3, \"context\": \"1k\", \"recompute\": true, "
+                            "\"learning-rate\": 0.5, \"steps\": 7, \"dry-run\": true}");
+    expect_run("train --config good.json", 0);
+    EXPECT_IN("out", "a step of 3 x 1024 tokens", "activations", "in all");
+    expect_run("train --batch-size 2 --config good.json --context 64", 0);
+    EXPECT_IN("out", "a step of 2 x 64 tokens");
+    expect_run("train --config good.json --no-dry-run", 2);
+    EXPECT_IN("err", "--output RUN is missing");
+
+    static const char *const wrong[][2] = {
+        {"{\"stepz\": 1}", "config.json: no option 'stepz' (did you mean 'steps'?)"},
+        {"{\"steps\": 0}", "config.json: --steps: 0 is outside 1 ... 1e12"},
+        {"{\"steps\": 1.5}", "config.json: --steps: '1.5' is not a whole number"},
+        {"{\"steps\": \"many\"}", "config.json: --steps: 'many' is not a whole number"},
+        {"{\"steps\": [1]}", "config.json: --steps: one value is expected"},
+        {"{\"steps\": null}", "config.json: --steps: one value is expected"},
+        {"{\"output\": 5}", "config.json: --output: a string is expected"},
+        {"{\"resume\": 1}", "config.json: --resume: '1' is neither true nor false"},
+        {"[1]", "--config config.json: an object { \"name\": value, ... } is expected"},
+        {"{\"steps\": 1, \"steps\": 2}", "--config config.json: line 1: duplicate object key near '\"steps\"'"},
+        {"{", "--config config.json: line 1: "},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        write_text("config.json", wrong[i][0]);
+        expect_run("train --config config.json", 2);
+        EXPECT_IN("err", wrong[i][1]);
+    }
+    expect_run("train --config absent.json", 2);
+    EXPECT_IN("err", "absent.json: No such file or directory");
+    write_text("config.json", "{\"lengths\": [16, \"1k\"], \"mechanisms\": \"softmax\", \"samples\": 0}");
+    expect_run("bench attention --config config.json", 2);
+    EXPECT_IN("err", "--samples: 0 is outside 1 ... 1000");
+}
+
+/* ------------------------------------------------------------------------------------------------------------ chain
+ */
+
+#define SMALL_MODEL                                                                                                    \
+    "--preset tiny --width 16 --heads 2 --layers 1 --context 32 --block-size 8 --sketch-size 4 --threads 1 "
+
+static void test_chain(void **state) {
+    (void)state;
+    write_story("story.txt");
+    expect_run("prepare story.txt --output tokens --valid 0.2", 0);
+    EXPECT_IN("out", "1 document", "train tokens", "polysketch train --data tokens");
+    expect_run("info tokens --check", 0);
+    EXPECT_IN("out", "train-00000.psk", "valid-00000.psk", "which holds");
+
+    expect_run("train --data tokens --output run --steps 30 --batch-size 4 --eval-every 10 --warmup-steps 5 "
+               "--learning-rate 1e-2 " SMALL_MODEL,
+               0);
+    EXPECT_IN("err", "step 1/30", "valid ", "tok/s");
+    EXPECT_IN("out", "30 steps", "polysketch eval --model run", "polysketch generate --model run",
+              "polysketch plot run");
+
+    expect_run("eval --model run --data tokens --json eval.json", 0);
+    EXPECT_IN("out", "perplexity", "bits per byte");
+    json_t *const figures = read_json("eval.json");
+    const double bits = json_number_value(json_object_get(figures, "bits_per_byte"));
+    assert_true(bits > 0 && bits < 7.9); /* better than the 8 of bytes that nothing is known of */
+    assert_true(json_is_number(json_object_get(figures, "perplexity")));
+    assert_true(json_integer_value(json_object_get(figures, "tokens")) > 1000);
+    json_decref(figures);
+    expect_run("eval --model run --data story.txt --context 16", 0);
+
+    expect_run("info run --context 1k", 0);
+    EXPECT_IN("out", "checkpoints", "step-00000030", "attn.sketch", "parameters", "state", "1 x 1024 tokens");
+    expect_run("info", 0);
+    EXPECT_IN("out", PSK_VERSION_STRING, "CPU", "memory", "device", "reference");
+}
+
+static void test_generate(void **state) {
+    (void)state;
+    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 5", 0);
+    EXPECT_IN("out", "The caf\xC3\xA9");
+    EXPECT_IN("err", "prompt: 9 tokens", "tokens/s", "state: ");
+    char *const first = read_text("out");
+    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 5", 0);
+    char *const second = read_text("out");
+    assert_string_equal(first, second);
+    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 6", 0);
+    char *const other = read_text("out");
+    assert_string_not_equal(first, other);
+    char command[600];
+    snprintf(command, sizeof command, "iconv -f UTF-8 -t UTF-8 '%s/out' >/dev/null", folder);
+    assert_int_equal(system(command), 0);
+    psk_free(first);
+    psk_free(second);
+    psk_free(other);
+
+    write_text("prompt.txt", "It rained.");
+    expect_run("generate --model run --prompt-file prompt.txt --no-echo --max-tokens 0", 0);
+    char *const nothing = read_text("out");
+    assert_string_equal(nothing, "\n");
+    psk_free(nothing);
+    expect_run("generate --model run --max-tokens 5", 0); /* an empty standard input */
+    EXPECT_IN("err", "prompt: 1 tokens");
+}
+
+static void test_bench(void **state) {
+    (void)state;
+    expect_run("bench matmul --sizes 33 --samples 2 --threads 1 --json bench.jsonl", 0);
+    expect_run("bench attention --sketches all --locals all --lengths 16,40 --heads 2 --head-size 8 --sketch-size 8 "
+               "--block-size 8 --samples 1 --threads 1 --json bench.jsonl",
+               0);
+    EXPECT_IN("out", "softmax", "polynomial", "polysketch, random, window", "performer", "forward_backward", "matmul");
+    expect_run("bench step --samples 2 --batch-size 2 --json bench.jsonl " SMALL_MODEL, 0);
+    EXPECT_IN("out", "tokens/s", "% of matmul");
+
+    json_t *const lines = read_json_lines("bench.jsonl");
+    assert_int_equal(json_array_size(lines), 1 + (1 + 1 + 4 * 3 + 1) * 2 * 2 + 1);
+    static const char *const keys[] = {"bench",
+                                       "mechanism",
+                                       "sketch",
+                                       "local",
+                                       "pass",
+                                       "dtype",
+                                       "n",
+                                       "batch",
+                                       "heads",
+                                       "head_size",
+                                       "sketch_size",
+                                       "block_size",
+                                       "threads",
+                                       "device",
+                                       "seconds_min",
+                                       "us_per_token",
+                                       "seconds_median",
+                                       "useful_gflops",
+                                       "share_of_matmul",
+                                       "peak_rss_bytes"};
+    int described = 0;
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        const json_t *const line = json_array_get(lines, i);
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++)
+            assert_non_null(json_object_get(line, keys[k]));
+        assert_true(json_number_value(json_object_get(line, "seconds_min")) <=
+                    json_number_value(json_object_get(line, "seconds_median")));
+        described += json_object_get(line, "machine") && json_object_get(line, "version");
+    }
+    assert_int_equal(described, 3); /* once a run */
+    json_decref(lines);
+}
+
+/* gnuplot may be absent: then this is said, and the exit code tells. */
+static void test_plot(void **state) {
+    (void)state;
+    if (system("command -v gnuplot >/dev/null 2>&1") == 0) {
+        expect_run("plot run --output loss.png", 0);
+        char *const picture = read_text("loss.png");
+        assert_memory_equal(picture, "\x89PNG", 4);
+        psk_free(picture);
+        expect_run("plot run run/metrics.jsonl --against tokens --output 'it''s.png'", 0);
+        expect_run("plot run --output nowhere/at/all.png", 1);
+    }
+    char command[1024];
+    snprintf(command, sizeof command,
+             "cd '%s' && mkdir -p empty && PATH=\"$PWD/empty\" '%s' plot run --output x.png 2>err", folder,
+             PSK_PROGRAM);
+    const int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    EXPECT_IN("err", "gnuplot is not installed");
+}
+
+/* ---------------------------------------------------------------------------------------------------------- resuming
+ */
+
+static void pause_milliseconds(long milliseconds) {
+    const struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static int64_t count_lines(const char *name) {
+    char path[600], *text;
+    size_t size;
+    int64_t lines = 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!psk_is_file(path))
+        return 0;
+    PSK_TEST_OK(psk_read_file(path, FILE_LIMIT, &text, &size));
+    for (size_t i = 0; i < size; i++)
+        lines += text[i] == '\n';
+    psk_free(text);
+    return lines;
+}
+
+#define TRAIN_LONG "train --data tokens --steps 600 --batch-size 1 --eval-every 0 --save-every 0 --seed 3 " SMALL_MODEL
+
+/* Starts a run, sends `number` when five steps are done; returns the status of the process. */
+static int interrupt(const char *output, int number) {
+    char command[2048], metrics[256];
+    int status;
+    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", output);
+    snprintf(command, sizeof command, "cd '%s' && exec '%s' " TRAIN_LONG "--output %s >out 2>err", folder, PSK_PROGRAM,
+             output);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    while (count_lines(metrics) < 5 && waitpid(child, &status, WNOHANG) == 0)
+        pause_milliseconds(2);
+    kill(child, number);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+/* Stopped by Ctrl-C and by SIGTERM, and resumed: the same weights, bit for bit, as without a stop. */
+static void test_resume(void **state) {
+    (void)state;
+    expect_run(TRAIN_LONG "--output whole", 0);
+    static const int signals[] = {SIGINT, SIGTERM};
+    static const char *const outputs[] = {"interrupted", "terminated"};
+    for (int i = 0; i < 2; i++) {
+        char command[256], weights[256];
+        const int status = interrupt(outputs[i], signals[i]);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 1);
+        EXPECT_IN("err", "stopping: ", "stopped after step", "--resume", outputs[i]);
+        snprintf(command, sizeof command, "%s/metrics.jsonl", outputs[i]);
+        assert_in_range(count_lines(command), 5, 599);
+
+        snprintf(command, sizeof command, "train --output %s --resume --threads 1", outputs[i]);
+        expect_run(command, 0);
+        EXPECT_IN("err", "resumed from");
+        EXPECT_IN("out", "600 steps");
+        snprintf(command, sizeof command, "%s/metrics.jsonl", outputs[i]);
+        assert_int_equal(count_lines(command), 600);
+        snprintf(weights, sizeof weights, "%s/last/model.safetensors", outputs[i]);
+        assert_true(same_files("whole/last/model.safetensors", weights));
+    }
+}
+
+static int set_up(void **state) {
+    (void)state;
+    folder = psk_test_folder();
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    psk_test_remove_folder(folder);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),     cmocka_unit_test(test_resume),
+    };
+    return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
+}

@@ -1,0 +1,66 @@
+/* The program's stream of characters: whole ones only, U+FFFD for what is none. */
+#include "support.h"
+
+#include "../programs/utf8.c"
+
+#include <stdio.h>
+
+/* Pushes `size` bytes; after each, what has come out so far must be whole characters. */
+static size_t stream(const unsigned char *bytes, size_t size, char *out) {
+    utf8_stream s = {.count = 0};
+    size_t used = 0;
+    for (size_t i = 0; i < size; i++)
+        used += utf8_push(&s, bytes[i], out + used);
+    return used + utf8_finish(&s, out + used);
+}
+
+static void check(const char *bytes, const char *expected) {
+    char out[256];
+    const size_t size = stream((const unsigned char *)bytes, strlen(bytes), out);
+    out[size] = '\0';
+    assert_string_equal(out, expected);
+}
+
+#define FFFD "\xEF\xBF\xBD"
+
+static void test_characters(void **state) {
+    (void)state;
+    check("", "");
+    check("plain\n", "plain\n");
+    check("\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80");         /* 2, 3, 4 bytes */
+    check("\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF", "\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF"); /* first and last */
+    check("\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\xED\x9F\xBF\xEE\x80\x80",
+          "\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\xED\x9F\xBF\xEE\x80\x80");
+}
+
+/* Examples of the Unicode standard, section 3.9, tables 3-8 to 3-11. */
+static void test_replacement(void **state) {
+    (void)state;
+    check("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD "A");
+    check("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41", FFFD FFFD FFFD FFFD FFFD FFFD FFFD FFFD "A");
+    check("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42", FFFD FFFD FFFD FFFD FFFD "A" FFFD FFFD "B");
+    check("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41", FFFD FFFD FFFD FFFD "A");
+    check("x\xE2\x82", "x" FFFD); /* not finished */
+}
+
+/* A character comes out with its last byte and not before. */
+static void test_timing(void **state) {
+    (void)state;
+    utf8_stream s = {.count = 0};
+    char out[UTF8_OUTPUT_CAPACITY];
+    assert_int_equal(utf8_push(&s, 0xF0, out), 0);
+    assert_int_equal(utf8_push(&s, 0x9F, out), 0);
+    assert_int_equal(utf8_push(&s, 0x98, out), 0);
+    assert_int_equal(utf8_push(&s, 0x80, out), 4);
+    assert_memory_equal(out, "\xF0\x9F\x98\x80", 4);
+    assert_int_equal(utf8_finish(&s, out), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_characters),
+        cmocka_unit_test(test_replacement),
+        cmocka_unit_test(test_timing),
+    };
+    return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);
+}
