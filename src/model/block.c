@@ -175,8 +175,7 @@ psk_status psk_block_projections(const psk_block *b, const float *x) {
     return side_forward(b, key_side(b));
 }
 
-/* The q or k that attention multiplies with each other, NULL where it takes sketches or features only. */
-static const float *multiplied(const psk_block *b, const psk_heads *heads) {
+float *psk_block_multiplied(const psk_block *b, const psk_heads *heads) {
     if (!psk_attention_uses_qk(&b->config->attention))
         return NULL;
     if (b->s.local_norms)
@@ -186,8 +185,8 @@ static const float *multiplied(const psk_block *b, const psk_heads *heads) {
 
 static psk_attention_tensors attention_tensors(const psk_block *b) {
     return (psk_attention_tensors){
-        .q = multiplied(b, &b->act.q),
-        .k = multiplied(b, &b->act.k),
+        .q = psk_block_multiplied(b, &b->act.q),
+        .k = psk_block_multiplied(b, &b->act.k),
         .v = b->act.v,
         .a = b->act.q.s,
         .b = b->act.k.s,

@@ -71,6 +71,9 @@ typedef struct psk_block {
 psk_status psk_block_projections(const psk_block *b, const float *x); /* x -> act.q, act.k, act.v */
 psk_status psk_block_attention(const psk_block *b);                   /* -> act.o */
 
+/* Of act.q or act.k: what attention multiplies with each other, NULL where it takes sketches or features only. */
+float *psk_block_multiplied(const psk_block *b, const psk_heads *heads);
+
 /* act.o -> x_out; x_out may be x. NULL: everything but x_out, which backward does not need. */
 psk_status psk_block_outputs(const psk_block *b, const float *x, float *x_out);
 

@@ -47,8 +47,8 @@ psk_sizes psk_sizes_of(const psk_model_config *config) {
 /* name, description, V, positions, D, L, H. GPT-2's vocabulary for its sizes; bytes and end-of-text for the small ones.
  */
 #define PSK_PRESETS(X)                                                                                                 \
-    X("tiny", "0.2 M parameters on bytes: seconds to train, for trying things", 257, 256, 64, 2, 2)                    \
-    X("mini", "1.9 M parameters on bytes: minutes on two cores", 257, 512, 192, 4, 3)                                  \
+    X("tiny", "0.1 M parameters on bytes: seconds to train, for trying things", 257, 256, 64, 2, 2)                    \
+    X("mini", "1.8 M parameters on bytes: minutes on two cores", 257, 512, 192, 4, 3)                                  \
     X("small", "10.7 M parameters on bytes: hours on a few cores", 257, 1024, 384, 6, 6)                               \
     X("gpt2-small", "GPT-2 small: 12 layers, 12 heads, width 768", 50257, 1024, 768, 12, 12)                           \
     X("gpt2-medium", "GPT-2 medium: 24 layers, 16 heads, width 1024", 50257, 1024, 1024, 24, 16)                       \
