@@ -1,0 +1,99 @@
+#include "train/metrics.h"
+
+#include "base/json.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LINE_SIZE 1024
+
+struct psk_metrics {
+    FILE *file;
+    char *path;
+};
+
+static psk_status failed(const psk_metrics *metrics, const char *action) {
+    return psk_fail(PSK_ERROR_FILE, "cannot %s %s: %s", action, metrics->path, strerror(errno));
+}
+
+/* *end: where the line of step last_step ends (the last such line). A last line without its end was cut off. */
+static psk_status find_end(const psk_metrics *metrics, int64_t last_step, long *end) {
+    char line[LINE_SIZE];
+    *end = 0;
+    while (fgets(line, sizeof line, metrics->file)) {
+        const size_t length = strlen(line);
+        int64_t step = 0;
+        json_t *object = NULL;
+        if (length == 0 || line[length - 1] != '\n')
+            break;
+        PSK_TRY(psk_json_parse(line, length, metrics->path, &object));
+        const psk_status status = psk_json_int(object, metrics->path, "step", 1, INT64_MAX, &step);
+        json_decref(object);
+        PSK_TRY(status);
+        if (step > last_step)
+            break;
+        *end = ftell(metrics->file);
+    }
+    return ferror(metrics->file) || *end < 0 ? failed(metrics, "read") : PSK_OK;
+}
+
+psk_status psk_metrics_open(const char *path, int64_t last_step, psk_metrics **out) {
+    psk_status status;
+    psk_metrics *metrics;
+    long end = 0;
+    *out = NULL;
+    PSK_TRY(psk_alloc_zero(sizeof *metrics, "metrics", (void **)&metrics));
+    PSK_TRY_GOTO(status, psk_strdup(path, &metrics->path), failed);
+    metrics->file = fopen(path, last_step > 0 ? "a+" : "w");
+    if (!metrics->file) {
+        status = failed(metrics, "open");
+        goto failed;
+    }
+    if (last_step > 0) {
+        rewind(metrics->file);
+        PSK_TRY_GOTO(status, find_end(metrics, last_step, &end), failed);
+        if (ftruncate(fileno(metrics->file), end) != 0 || fseek(metrics->file, 0, SEEK_END) != 0) {
+            status = failed(metrics, "shorten");
+            goto failed;
+        }
+    }
+    *out = metrics;
+    return PSK_OK;
+failed:
+    psk_metrics_close(metrics);
+    return status;
+}
+
+static void put_number(FILE *file, const char *key, double value) {
+    if (isfinite(value))
+        fprintf(file, ", \"%s\": %.17g", key, value);
+    else
+        fprintf(file, ", \"%s\": null", key);
+}
+
+psk_status psk_metrics_write(psk_metrics *metrics, const psk_train_progress *progress) {
+    fprintf(metrics->file, "{\"step\": %" PRId64 ", \"tokens\": %" PRId64, progress->step, progress->tokens);
+#define NUMBER(key, field, tag) put_number(metrics->file, #key, progress->field);
+    PSK_METRICS(NUMBER)
+#undef NUMBER
+    fprintf(metrics->file, ", \"memory_bytes\": %" PRId64 "}\n", progress->memory_bytes);
+    return fflush(metrics->file) != 0 || ferror(metrics->file) ? failed(metrics, "write") : PSK_OK;
+}
+
+psk_status psk_metrics_sync(psk_metrics *metrics) {
+    return fflush(metrics->file) != 0 || fsync(fileno(metrics->file)) != 0 ? failed(metrics, "write") : PSK_OK;
+}
+
+void psk_metrics_close(psk_metrics *metrics) {
+    if (!metrics)
+        return;
+    if (metrics->file)
+        fclose(metrics->file);
+    psk_free(metrics->path);
+    psk_free(metrics);
+}

@@ -1,0 +1,861 @@
+/* Training: the loop, its schedule, records, ends and resumption. */
+#include "data/batches.h"
+#include "data/little_endian.h"
+#include "train/metrics.h"
+#include "train/schedule.h"
+#include "train/step.h"
+#include "train/tensorboard.h"
+#include "train_support.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+static fixture f;
+
+static int set_up(void **unused) {
+    (void)unused;
+    fixture_begin(&f, "cpu");
+    small_data(&f, 3, 1000, 0.1);
+    return 0;
+}
+
+static int tear_down(void **unused) {
+    (void)unused;
+    fixture_end(&f);
+    return 0;
+}
+
+static psk_model *new_model(const fixture *with) {
+    psk_model *model;
+    PSK_TEST_OK(psk_model_create(with->device, &with->model->config, 11, &model));
+    return model;
+}
+
+/* A callback that stops at a step, or damages a weight after one, and keeps what it saw. */
+typedef struct watcher {
+    int64_t stop_at, damage_at;
+    psk_model *model;
+    int64_t calls, evaluations;
+    psk_train_progress last;
+    char notes[4096];
+} watcher;
+
+static int watch(void *user, const psk_train_progress *progress) {
+    watcher *w = user;
+    w->calls++;
+    w->evaluations += isfinite(progress->valid_loss) && !progress->note;
+    w->last = *progress;
+    if (progress->note)
+        snprintf(w->notes + strlen(w->notes), sizeof w->notes - strlen(w->notes), "%s\n", progress->note);
+    if (w->damage_at && progress->step == w->damage_at)
+        w->model->weights[psk_params_find(&w->model->params, "blocks.1.mlp.up.weight")->offset + 3] = NAN;
+    return w->stop_at && progress->step == w->stop_at;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- schedule
+ */
+
+static void assert_near(double value, double expected) {
+    PSK_TEST_AT_MOST(fabs(value - expected), 1e-12);
+}
+
+static void schedule(void **unused) {
+    (void)unused;
+    psk_train_options o = psk_train_options_default();
+    o.steps = 110;
+    o.warmup_steps = 10;
+    o.learning_rate = 1;
+    o.min_learning_rate = 0.2;
+    for (int64_t step = 1; step <= 10; step++)
+        assert_near(psk_schedule_rate(&o, step, 0), (double)step / 10);
+    assert_near(psk_schedule_rate(&o, 35, 0), 0.2 + 0.8 * (1 + sqrt(0.5)) / 2);
+    assert_near(psk_schedule_rate(&o, 60, 0), 0.6);
+    assert_near(psk_schedule_rate(&o, 110, 0), 0.2);
+    assert_near(psk_schedule_rate(&o, 200, 0), 0.2);
+    o.schedule = PSK_SCHEDULE_LINEAR;
+    assert_near(psk_schedule_rate(&o, 35, 0), 0.8);
+    assert_near(psk_schedule_rate(&o, 110, 0), 0.2);
+    o.schedule = PSK_SCHEDULE_CONSTANT;
+    assert_near(psk_schedule_rate(&o, 110, 0), 1);
+    o.schedule = PSK_SCHEDULE_LINEAR;
+    o.seconds = 40; /* whichever is further on, the clock or the steps */
+    assert_near(psk_schedule_rate(&o, 35, 20), 0.6);
+    assert_near(psk_schedule_rate(&o, 85, 20), 0.4);
+    assert_near(psk_schedule_rate(&o, 35, 50), 0.2);
+    assert_near(psk_schedule_rate(&o, 5, 20), 0.5);
+    o.seconds = 0;
+    o.warmup_steps = 0;
+    assert_near(psk_schedule_rate(&o, 55, 0), 0.6);
+    o.warmup_steps = 110; /* nothing after the warm-up */
+    assert_near(psk_schedule_rate(&o, 110, 0), 1);
+    assert_near(psk_schedule_rate(&o, 111, 0), 0.2);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ options
+ */
+
+/* Runs psk_train, which must refuse; nothing may have been made. */
+#define REFUSED(options, status, ...)                                                                                  \
+    do {                                                                                                               \
+        PSK_TEST_FAILS(psk_train(f.model, &(options), NULL, NULL), status, __VA_ARGS__);                               \
+        assert_false(psk_is_folder(f.output));                                                                         \
+    } while (0)
+
+static void refuses_options(void **unused) {
+    (void)unused;
+    psk_train_options o;
+#define WITH(field, value, ...)                                                                                        \
+    o = small_options(&f);                                                                                             \
+    o.field = value;                                                                                                   \
+    REFUSED(o, PSK_ERROR_ARGUMENT, __VA_ARGS__)
+    WITH(steps, 0, "steps is 0");
+    WITH(seconds, NAN, "seconds is nan");
+    WITH(batch_size, -1, "batch_size is -1");
+    WITH(context, 0, "context is 0");
+    WITH(context, INT64_MAX, "context");
+    WITH(accumulate, 0, "accumulate is 0");
+    WITH(learning_rate, NAN, "learning_rate is nan");
+    WITH(learning_rate, 1e-4, "min_learning_rate is 0.001", "0.0001");
+    WITH(beta1, 1, "beta1 is 1");
+    WITH(beta2, -0.5, "beta2 is -0.5");
+    WITH(epsilon, 0, "epsilon is 0");
+    WITH(dropout, 1, "dropout is 1");
+    WITH(schedule, (psk_schedule)7, "schedule is 7");
+    WITH(seed, UINT64_MAX, "seed is 18446744073709551615");
+    WITH(data, NULL, "data");
+    WITH(output, "", "output");
+    PSK_TEST_FAILS(psk_train(NULL, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "NULL");
+}
+
+static void refuses_data(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    o.data = path_in(f.folder, "nowhere");
+    REFUSED(o, PSK_ERROR_FILE, "nowhere", "polysketch prepare");
+    o = small_options(&f);
+    o.context = 5000;
+    REFUSED(o, PSK_ERROR_ARGUMENT, "tokens", "5001", f.data);
+    o = small_options(&f);
+    f.model->config.vocab_size = 200;
+    REFUSED(o, PSK_ERROR_ARGUMENT, "257 tokens", "vocab_size is 200");
+    f.model->config.vocab_size = 257;
+    PSK_TEST_OK(psk_remove_tree(path_in(f.data, "valid-00000.psk")));
+    REFUSED(o, PSK_ERROR_ARGUMENT, "nothing to evaluate on", "eval_every 0");
+    o.eval_every = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+}
+
+static void refuses_run_folders(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    o.steps = 2;
+    o.resume = 1;
+    REFUSED(o, PSK_ERROR_FILE, "no checkpoint to resume from", f.output);
+    o.resume = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+    PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "holds a run already", f.output);
+    o.resume = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL)); /* complete: nothing to do */
+    o.seed = 2;
+    PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "seed 1", "say 2");
+}
+
+static void options_come_back(void **unused) {
+    (void)unused;
+    char data[600];
+    psk_train_options o = small_options(&f), read;
+    o.steps = 1;
+    o.schedule = PSK_SCHEDULE_LINEAR;
+    o.reset_at_documents = 1;
+    o.dropout = 0.1;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+    PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
+    assert_string_equal(read.data, f.data);
+    assert_string_equal(read.output, f.output);
+    read.data = o.data;
+    read.output = o.output;
+    assert_memory_equal(&read, &o, sizeof o);
+    PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, 5), PSK_ERROR_ARGUMENT, "5 are given");
+    PSK_TEST_FAILS(psk_train_options_read(f.folder, &read, data, 5), PSK_ERROR_FILE, "options.json");
+    PSK_TEST_OK(psk_write_file(path_in(f.output, "options.json"), "{\"data\": \"x\"}", 13));
+    PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, sizeof data), PSK_ERROR_FORMAT, "options.json",
+                   "schedule is missing");
+}
+
+/* --------------------------------------------------------------------------------------------------------------- loop
+ */
+
+static void learns(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    o.steps = 60;
+    o.eval_every = 20;
+    o.save_every = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    PSK_TEST_AT_MOST(w.last.loss, 2.6); /* from ln 257 = 5.55; letters alone give 2.7 */
+    PSK_TEST_AT_MOST(w.last.best_valid_loss, 2.6);
+    assert_int_equal(w.last.step, 60);
+    assert_int_equal(w.last.tokens, 60 * 2 * 16);
+    assert_int_equal(w.evaluations, 3);
+    assert_int_equal(w.calls, 60 + 3 + 1); /* steps, evaluations, the checkpoint at the end */
+    assert_true(w.last.memory_bytes > 1000000);
+    assert_true(w.last.tokens_per_second > 0 && w.last.seconds > 0 && w.last.seconds_left == 0);
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000060 ");
+}
+
+static void evaluation_is_that_of_psk_evaluate(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    psk_eval_options e = psk_eval_options_default();
+    psk_eval_result result;
+    watcher w = {.stop_at = 0};
+    o.steps = 5;
+    o.eval_batches = 1000;
+    o.dropout = 0.5; /* not in evaluations */
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    e.data = f.data;
+    e.context = 16;
+    PSK_TEST_OK(psk_evaluate(f.model, &e, &result));
+    PSK_TEST_AT_MOST(fabs(result.loss - w.last.valid_loss) / result.loss, 1e-6);
+}
+
+static void follows_the_clock(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    o.steps = INT64_C(1000000000);
+    o.seconds = 0.3;
+    o.eval_every = 0;
+    o.save_every = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_true(w.last.step >= 1);
+    assert_true(w.last.seconds >= 0.3);
+    assert_int_equal(w.last.seconds_left, 0);
+    assert_true(strstr(w.notes, "checkpoint of step") != NULL);
+    const int64_t step = w.last.step;
+    o.resume = 1; /* its time is over */
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_int_equal(w.last.step, step);
+}
+
+/* A stop before the first step of a session loses nothing. */
+static void stops_when_asked(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 3};
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, "step 3 of 8",
+                   "polysketch train --resume --output", f.output);
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000003 ");
+    o.resume = 1;
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, "step 3 of 8");
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000003 ");
+    w.stop_at = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_int_equal(w.last.step, 8);
+}
+
+static void nan_weight(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.damage_at = 6, .model = f.model};
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_NUMERIC, "step 7", "loss is",
+                   "weight blocks.1.mlp.up.weight", "the last good checkpoint is", "step-00000004");
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 ");
+    psk_model *model;
+    PSK_TEST_OK(psk_model_load(f.device, f.output, &model));
+    for (int64_t i = 0; i < model->params.floats; i++)
+        assert_true(isfinite(model->weights[i]));
+    psk_model_free(model);
+    o.resume = 1;
+    w.damage_at = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+}
+
+/* The loss may be finite while a gradient is not. */
+static void infinite_gradient(void **unused) {
+    (void)unused;
+    char bad[128];
+    psk_arena *arena;
+    psk_step step;
+    const psk_pass_options pass = {.B = 1, .N = 16, .training = true};
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_step_plan(f.model, &pass, arena, &step));
+    PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
+    PSK_TEST_OK(psk_step_begin(&step));
+    PSK_TEST_OK(psk_step_find_bad(&step, bad, sizeof bad));
+    assert_string_equal(bad, "no tensor");
+    step.grads[psk_params_find(&f.model->params, "blocks.0.attn.out.weight")->offset + 7] = INFINITY;
+    PSK_TEST_OK(psk_step_find_bad(&step, bad, sizeof bad));
+    assert_string_equal(bad, "gradient of blocks.0.attn.out.weight");
+    psk_step_release(&step);
+    psk_arena_free(arena);
+}
+
+/* The disk is full from step 5 on. */
+static int fill_disk(void *user, const psk_train_progress *progress) {
+    (void)user;
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = progress->step >= 5 ? 20000 : RLIM_INFINITY;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    return 0;
+}
+
+static void full_disk(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    signal(SIGXFSZ, SIG_IGN);
+    const psk_status status = psk_train(f.model, &o, fill_disk, NULL);
+    fill_disk(NULL, &(psk_train_progress){.step = 0});
+    PSK_TEST_FAILS(status, PSK_ERROR_FILE, "step 8 was not written");
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 ");
+    o.resume = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 step-00000008 ");
+}
+
+/* ------------------------------------------------------------------------------------------------------------- resume
+ */
+
+/* Lines of metrics.jsonl without what the clock decides. */
+static void read_metrics(const char *output, char *text, size_t capacity) {
+    char line[1024];
+    FILE *file = fopen(path_in(output, "metrics.jsonl"), "r");
+    assert_non_null(file);
+    *text = 0;
+    while (fgets(line, sizeof line, file)) {
+        json_t *object;
+        PSK_TEST_OK(psk_json_parse(line, strlen(line), "metrics", &object));
+        assert_true(json_is_number(json_object_get(object, "tokens_per_second")));
+        assert_true(json_is_number(json_object_get(object, "seconds")));
+        assert_true(json_is_integer(json_object_get(object, "memory_bytes")));
+        json_object_del(object, "tokens_per_second");
+        json_object_del(object, "seconds");
+        json_object_del(object, "memory_bytes");
+        char *left = json_dumps(object, JSON_COMPACT);
+        assert_true(strlen(text) + strlen(left) + 2 < capacity);
+        strcat(strcat(text, left), "\n");
+        free(left);
+        json_decref(object);
+    }
+    fclose(file);
+}
+
+/* 8 steps in one go, and 8 steps stopped at `stop_at` and resumed, give the same weights and metrics, bit for bit. */
+static void assert_resume_is_exact(const psk_train_options *options, int64_t stop_at) {
+    static char whole[8192], parts[8192];
+    char other[600];
+    psk_model *model = new_model(&f), *fresh = new_model(&f);
+    psk_train_options o = *options;
+    watcher w = {.stop_at = stop_at};
+    PSK_TEST_OK(psk_train(model, &o, NULL, NULL));
+    read_metrics(o.output, whole, sizeof whole);
+    snprintf(other, sizeof other, "%s/other", f.folder);
+    o.output = other;
+    PSK_TEST_FAILS(psk_train(fresh, &o, watch, &w), PSK_ERROR_INTERRUPTED, other);
+    psk_model_free(fresh);
+    fresh = new_model(&f); /* a new process would start so */
+    o.resume = 1;
+    w.stop_at = 0;
+    *w.notes = 0;
+    PSK_TEST_OK(psk_train(fresh, &o, watch, &w));
+    assert_true(strstr(w.notes, "resumed from") != NULL && strstr(w.notes, "changed") == NULL);
+    assert_same_weights(model, fresh);
+    read_metrics(other, parts, sizeof parts);
+    assert_string_equal(whole, parts);
+    psk_model_free(model);
+    psk_model_free(fresh);
+    PSK_TEST_OK(psk_remove_tree(o.output));
+    PSK_TEST_OK(psk_remove_tree(options->output));
+}
+
+static void resume_is_exact(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    assert_resume_is_exact(&o, 4);
+    assert_resume_is_exact(&o, 1);
+    o.accumulate = 3;
+    o.dropout = 0.2;
+    o.eval_every = 3;
+    assert_resume_is_exact(&o, 5);
+    o.reset_at_documents = 1;
+    o.recompute = 1;
+    assert_resume_is_exact(&o, 7);
+}
+
+/* Killed, not stopped: steps after the last checkpoint are done again, and their metrics are not there twice. */
+static void resume_after_a_crash(void **unused) {
+    (void)unused;
+    static char whole[8192], parts[8192];
+    char other[600];
+    psk_model *model = new_model(&f);
+    psk_train_options o = small_options(&f);
+    watcher w = {.damage_at = 6, .model = f.model}; /* ends in step 7, without a checkpoint */
+    PSK_TEST_OK(psk_train(model, &o, NULL, NULL));
+    read_metrics(o.output, whole, sizeof whole);
+    snprintf(other, sizeof other, "%s/other", f.folder);
+    o.output = other;
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_NUMERIC, "step 7");
+    FILE *file = fopen(path_in(other, "metrics.jsonl"), "a");
+    fputs("{\"step\": 7, \"lo", file);
+    fclose(file);
+    PSK_TEST_OK(psk_make_folders(path_in(other, "checkpoints/incomplete-step-00000007")));
+    o.resume = 1;
+    w.damage_at = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_same_weights(model, f.model);
+    read_metrics(other, parts, sizeof parts);
+    assert_string_equal(whole, parts);
+    assert_string_equal(names_in(path_in(other, "checkpoints")), "step-00000004 step-00000008 ");
+    psk_model_free(model);
+}
+
+static void resume_with_other_options(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+    o.resume = 1;
+    o.steps = 10;
+    o.learning_rate = 2e-3;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_int_equal(w.last.step, 10);
+    assert_true(strstr(w.notes, "changed since: steps, learning_rate, so") != NULL);
+    o.context = 8;
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_ARGUMENT, "context 16", "say 8");
+}
+
+/* ---------------------------------------------------------------------------------------------------------- gradients
+ */
+
+/* Gradients of `micros` batches of B x 16 from the start of the data. */
+static void gradients_of(int64_t B, int64_t micros, float *grads, double *loss) {
+    psk_arena *arena;
+    psk_step step;
+    psk_dataset dataset;
+    psk_order order;
+    psk_batch_buffer buffer;
+    psk_cursor cursor = {0};
+    const psk_pass_options pass = {.B = B, .N = 16, .training = true};
+    PSK_TEST_OK(psk_dataset_open(f.data, "train", &dataset));
+    PSK_TEST_OK(psk_order_create(dataset.tokens, 16, 1, &order));
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_step_plan(f.model, &pass, arena, &step));
+    PSK_TEST_OK(psk_batch_reserve(arena, B, 16, PSK_KEEP_GOING, &buffer));
+    PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
+    PSK_TEST_OK(psk_step_begin(&step));
+    *loss = 0;
+    for (int64_t i = 0; i < micros; i++) {
+        PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+        const psk_batch batch = {.tokens = buffer.tokens, .targets = buffer.targets};
+        PSK_TEST_OK(psk_step_add(&step, &batch, 1 / (float)(B * micros * 16), loss));
+    }
+    memcpy(grads, step.grads, (size_t)f.model->params.floats * sizeof *grads);
+    psk_step_release(&step);
+    psk_arena_free(arena);
+    psk_dataset_close(&dataset);
+}
+
+static void accumulation_adds_up(void **unused) {
+    (void)unused;
+    const int64_t floats = f.model->params.floats;
+    float *together = psk_test_buffer(floats), *apart = psk_test_buffer(floats);
+    double loss_together, loss_apart;
+    gradients_of(2, 1, together, &loss_together);
+    gradients_of(1, 2, apart, &loss_apart);
+    PSK_TEST_AT_MOST(fabs(loss_together - loss_apart) / loss_together, 1e-6);
+    PSK_TEST_AT_MOST(psk_test_relative_rms(apart, together, floats), 1e-6);
+    psk_test_free(together);
+    psk_test_free(apart);
+}
+
+/* The same through psk_train: loss and gradient norm of the first step. */
+static void accumulated_steps_agree(void **unused) {
+    (void)unused;
+    double loss[2], norm[2];
+    for (int i = 0; i < 2; i++) {
+        psk_train_options o = small_options(&f);
+        watcher w = {.stop_at = 0};
+        o.steps = 1;
+        o.batch_size = i == 0 ? 2 : 1;
+        o.accumulate = i == 0 ? 1 : 2;
+        psk_model *model = new_model(&f);
+        PSK_TEST_OK(psk_train(model, &o, watch, &w));
+        psk_model_free(model);
+        PSK_TEST_OK(psk_remove_tree(f.output));
+        loss[i] = w.last.loss;
+        norm[i] = w.last.grad_norm;
+    }
+    PSK_TEST_AT_MOST(fabs(loss[0] - loss[1]) / loss[0], 1e-6);
+    PSK_TEST_AT_MOST(fabs(norm[0] - norm[1]) / norm[0], 1e-6);
+}
+
+static void threads_do_not_matter(void **unused) {
+    (void)unused;
+    const psk_train_options o = small_options(&f);
+    psk_model *models[2];
+    psk_device *devices[2];
+    for (int i = 0; i < 2; i++) {
+        PSK_TEST_OK(psk_device_create("cpu", i + 1, &devices[i]));
+        PSK_TEST_OK(psk_model_create(devices[i], &f.model->config, 11, &models[i]));
+        PSK_TEST_OK(psk_train(models[i], &o, NULL, NULL));
+        PSK_TEST_OK(psk_remove_tree(f.output));
+    }
+    assert_same_weights(models[0], models[1]);
+    for (int i = 0; i < 2; i++) {
+        psk_model_free(models[i]);
+        psk_device_free(devices[i]);
+    }
+}
+
+/* Documents packed into rows have the losses that each has alone. */
+static void packed_documents_stand_alone(void **unused) {
+    (void)unused;
+    enum { B = 2, N = 100 };
+    psk_arena *arena;
+    psk_dataset dataset;
+    psk_order order;
+    psk_batch_buffer buffer;
+    psk_cursor cursor = {0};
+    psk_pass *pass;
+    float losses[B * N];
+    PSK_TEST_OK(psk_remove_tree(path_in(f.folder, "texts")));
+    strcat(f.data, "-packed");
+    small_data(&f, 20, 33, 0);
+    PSK_TEST_OK(psk_dataset_open(f.data, "train", &dataset));
+    PSK_TEST_OK(psk_order_create(dataset.tokens, N, 1, &order));
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_batch_reserve(arena, B, N, PSK_RESET_AT_DOCUMENTS, &buffer));
+    PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
+    PSK_TEST_OK(psk_batch_fill(&buffer, &dataset, &order, &cursor));
+    assert_in_range(buffer.documents, 6, 8);
+    const psk_batch batch = {.tokens = buffer.tokens,
+                             .targets = buffer.targets,
+                             .positions = buffer.positions,
+                             .cu_seqlens = buffer.cu_seqlens,
+                             .documents = buffer.documents};
+    PSK_TEST_OK(psk_pass_create(f.model, &(psk_pass_options){.B = B, .N = N}, &pass));
+    PSK_TEST_OK(psk_pass_loss(pass, f.model, &batch, losses));
+    psk_pass_free(pass);
+    for (int64_t i = 0; i < buffer.documents; i++) {
+        const int64_t first = buffer.cu_seqlens[i], length = buffer.cu_seqlens[i + 1] - first;
+        const psk_batch alone = {.tokens = buffer.tokens + first, .targets = buffer.targets + first};
+        float expected[N];
+        PSK_TEST_OK(psk_pass_create(f.model, &(psk_pass_options){.B = 1, .N = length}, &pass));
+        PSK_TEST_OK(psk_pass_loss(pass, f.model, &alone, expected));
+        PSK_TEST_AT_MOST(psk_test_relative_rms(losses + first, expected, length), 1e-5);
+        psk_pass_free(pass);
+    }
+    psk_arena_free(arena);
+    psk_dataset_close(&dataset);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- memory
+ */
+
+/* What a run takes is what psk_model_memory says, but for the padding of each block to PSK_ALIGNMENT. On a device
+ * without fused attention: the report knows no device, and those plan their own workspace. */
+static void memory_as_announced(void **unused) {
+    (void)unused;
+    psk_memory_report report;
+    psk_device *device;
+    psk_model *model;
+    psk_arena *arena;
+    psk_step step;
+    psk_batch_buffer buffer;
+    const psk_pass_options pass = {.B = 3, .N = 16, .training = true};
+    PSK_TEST_OK(psk_device_create("reference", 1, &device));
+    PSK_TEST_OK(psk_model_create(device, &f.model->config, 11, &model));
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_step_plan(model, &pass, arena, &step));
+    PSK_TEST_OK(psk_batch_reserve(arena, 3, 16, PSK_KEEP_GOING, &buffer));
+    PSK_TEST_OK(psk_model_memory(&model->config, 3, 16, 1, 0, &report));
+    for (int64_t i = 0; i < report.count; i++) {
+        const int64_t planned = psk_arena_category_bytes(arena, report.lines[i].category);
+        if (strcmp(report.lines[i].category, "parameters") != 0)
+            PSK_TEST_AT_MOST(fabs((double)(planned - report.lines[i].bytes)), 4 * PSK_ALIGNMENT);
+    }
+    psk_step_release(&step);
+    psk_arena_free(arena);
+    psk_model_free(model);
+    psk_device_free(device);
+}
+
+static psk_status train_and_resume(void *argument) {
+    psk_train_options o = *(const psk_train_options *)argument;
+    psk_model *model;
+    PSK_TRY(psk_remove_tree(f.output));
+    PSK_TRY(psk_model_create(f.device, &f.model->config, 11, &model));
+    psk_status status = psk_train(model, &o, NULL, NULL);
+    o.resume = 1;
+    o.steps++;
+    if (status == PSK_OK)
+        status = psk_train(model, &o, NULL, NULL);
+    psk_model_free(model);
+    return status;
+}
+
+/* The n-th allocation of a run and its resumption fails: every n up to 100, then every 61st, for there are thousands.
+ */
+static void out_of_memory(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    psk_status status = PSK_ERROR_MEMORY;
+    int64_t n = 0;
+    o.steps = 1;
+    o.eval_every = 1;
+    o.save_every = 1;
+    o.reset_at_documents = 1;
+    while (status == PSK_ERROR_MEMORY) {
+        n += n < 100 ? 1 : 61;
+        psk_alloc_fail_after(n);
+        status = train_and_resume(&o);
+        psk_alloc_fail_after(0);
+    }
+    PSK_TEST_OK(status);
+    print_message("    up to allocation %d\n", (int)n);
+    assert_true(n > 1000);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ records
+ */
+
+static void crc32c_vectors(void **unused) {
+    (void)unused;
+    unsigned char bytes[32] = {0};
+    assert_int_equal(psk_crc32c(bytes, 0), 0);
+    assert_int_equal(psk_crc32c((const unsigned char *)"123456789", 9), 0xe3069283);
+    assert_int_equal(psk_crc32c(bytes, 32), 0x8a9136aa);
+    memset(bytes, 0xff, 32);
+    assert_int_equal(psk_crc32c(bytes, 32), 0x62a8ab43);
+    for (int i = 0; i < 32; i++)
+        bytes[i] = (unsigned char)i;
+    assert_int_equal(psk_crc32c(bytes, 32), 0x46dd794e);
+}
+
+/* A decoder of its own: a CRC by long division of polynomials, protobuf by its published rules. */
+static uint32_t slow_masked_crc(const unsigned char *data, size_t size) {
+    uint32_t crc = 0xffffffff, reversed = 0;
+    for (size_t i = 0; i < size * 8; i++) {
+        const uint32_t bit = data[i / 8] >> (i % 8) & 1;
+        const uint32_t top = crc >> 31;
+        crc = crc << 1 ^ (top ^ bit ? 0x1edc6f41u : 0);
+    }
+    for (int i = 0; i < 32; i++)
+        reversed |= (crc >> i & 1) << (31 - i);
+    reversed = ~reversed;
+    return ((reversed >> 15) | (reversed << 17)) + 0xa282ead8u;
+}
+
+static uint64_t read_varint(const unsigned char **at) {
+    uint64_t value = 0;
+    for (int shift = 0;; shift += 7) {
+        const unsigned char byte = *(*at)++;
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return value;
+    }
+}
+
+/* Appends an Event to text: "step 3: train/loss=1.5 ...", "version brain.Event:2", "start 5". */
+static void print_event(const unsigned char *at, size_t size, char *text, size_t capacity) {
+    const unsigned char *const end = at + size;
+    size_t used = strlen(text);
+    uint64_t step = 0;
+    double wall_time = 0;
+#define PRINT(...) used += (size_t)snprintf(text + used, capacity - used, __VA_ARGS__)
+    while (at < end) {
+        const uint64_t key = read_varint(&at);
+        if (key == (1 << 3 | 1)) {
+            const uint64_t bits = psk_load_le(at, 8);
+            memcpy(&wall_time, &bits, 8);
+            at += 8;
+        } else if (key == (2 << 3 | 0)) {
+            step = read_varint(&at);
+        } else if (key == (3 << 3 | 2)) {
+            const uint64_t length = read_varint(&at);
+            PRINT("version %.*s", (int)length, (const char *)at);
+            at += length;
+        } else if (key == (7 << 3 | 2)) {
+            assert_int_equal(read_varint(&at), 2);
+            assert_int_equal(read_varint(&at), 1 << 3 | 0);
+            assert_int_equal(read_varint(&at), 1); /* START */
+            PRINT("start %d", (int)step);
+        } else {
+            assert_int_equal(key, 5 << 3 | 2);
+            const unsigned char *summary_end = at;
+            const uint64_t length = read_varint(&summary_end);
+            at = summary_end;
+            summary_end += length;
+            PRINT("step %d:", (int)step);
+            while (at < summary_end) {
+                assert_int_equal(read_varint(&at), 1 << 3 | 2);
+                read_varint(&at);
+                assert_int_equal(read_varint(&at), 1 << 3 | 2);
+                const uint64_t tag = read_varint(&at);
+                const unsigned char *name = at;
+                at += tag;
+                assert_int_equal(read_varint(&at), 2 << 3 | 5);
+                const uint32_t bits = (uint32_t)psk_load_le(at, 4);
+                float value;
+                memcpy(&value, &bits, 4);
+                at += 4;
+                PRINT(" %.*s=%g", (int)tag, (const char *)name, (double)value);
+            }
+        }
+    }
+    PRINT("\n");
+#undef PRINT
+    assert_ptr_equal(at, end);
+    assert_true(wall_time > 1.6e9 && wall_time < 1e11);
+}
+
+static void print_events(const char *path, char *text, size_t capacity) {
+    char *data;
+    size_t size;
+    PSK_TEST_OK(psk_read_file(path, 1 << 20, &data, &size));
+    const unsigned char *at = (const unsigned char *)data, *const end = at + size;
+    *text = 0;
+    while (at < end) {
+        assert_true(end - at >= 16);
+        const uint64_t length = psk_load_le(at, 8);
+        assert_int_equal(psk_load_le(at + 8, 4), slow_masked_crc(at, 8));
+        assert_true((uint64_t)(end - at) >= 16 + length);
+        assert_int_equal(psk_load_le(at + 12 + length, 4), slow_masked_crc(at + 12, length));
+        print_event(at + 12, length, text, capacity);
+        at += 16 + length;
+    }
+    psk_free(data);
+}
+
+static void event_files(void **unused) {
+    (void)unused;
+    char text[4096], first[1024], second[1024];
+    psk_events *events;
+    psk_train_progress p = {.step = 300,
+                            .loss = 1.5,
+                            .grad_norm = 0.25,
+                            .learning_rate = 1e-3,
+                            .seconds = 8,
+                            .tokens_per_second = 1e6,
+                            .valid_loss = NAN};
+    PSK_TEST_OK(psk_make_folders(f.output));
+    PSK_TEST_OK(psk_events_open(f.output, 1, &events));
+    PSK_TEST_OK(psk_events_write(events, &p));
+    p.step = 301;
+    p.valid_loss = 2.5;
+    PSK_TEST_OK(psk_events_write(events, &p));
+    psk_events_close(events);
+    snprintf(first, sizeof first, "%s", names_in(f.output));
+    first[strlen(first) - 1] = 0;
+    assert_memory_equal(first, "events.out.tfevents.", 20);
+    print_events(path_in(f.output, first), text, sizeof text);
+    assert_string_equal(text, "version brain.Event:2\n"
+                              "step 300: train/loss=1.5 train/grad_norm=0.25 train/learning_rate=0.001 "
+                              "train/tokens_per_second=1e+06 train/seconds=8\n"
+                              "step 301: train/loss=1.5 train/grad_norm=0.25 train/learning_rate=0.001 "
+                              "train/tokens_per_second=1e+06 valid/loss=2.5 train/seconds=8\n");
+    PSK_TEST_OK(psk_events_open(f.output, 301, &events)); /* resumed, perhaps in the same second */
+    psk_events_close(events);
+    PSK_TEST_OK(psk_events_open(f.output, 301, &events));
+    psk_events_close(events);
+    char **names;
+    int64_t count;
+    PSK_TEST_OK(psk_list_folder(f.output, &names, &count));
+    assert_int_equal(count, 3);
+    assert_string_equal(names[0], first); /* readers take them in this order */
+    snprintf(second, sizeof second, "%s", names[1]);
+    psk_free_names(names, count);
+    print_events(path_in(f.output, second), text, sizeof text);
+    assert_string_equal(text, "version brain.Event:2\nstart 301\n");
+}
+
+static void metrics_lines(void **unused) {
+    (void)unused;
+    char path[1024], *text;
+    size_t size;
+    psk_metrics *metrics;
+    psk_train_progress p = {.step = 1,
+                            .tokens = 32,
+                            .loss = 1.5,
+                            .grad_norm = 0.25,
+                            .learning_rate = 0.5,
+                            .tokens_per_second = 1000,
+                            .valid_loss = NAN,
+                            .seconds = 2,
+                            .memory_bytes = 4096};
+    PSK_TEST_OK(psk_make_folders(f.output));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", f.output);
+    PSK_TEST_OK(psk_metrics_open(path, 0, &metrics));
+    for (p.step = 1; p.step <= 3; p.step++)
+        PSK_TEST_OK(psk_metrics_write(metrics, &p));
+    PSK_TEST_OK(psk_metrics_sync(metrics));
+    psk_metrics_close(metrics);
+    PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
+    static const char line[] = "{\"step\": 1, \"tokens\": 32, \"loss\": 1.5, \"grad_norm\": 0.25, \"lr\": 0.5, "
+                               "\"tokens_per_second\": 1000, \"valid_loss\": null, \"seconds\": 2, "
+                               "\"memory_bytes\": 4096}\n";
+    assert_int_equal(size, 3 * (sizeof line - 1));
+    assert_memory_equal(text, line, sizeof line - 1);
+    psk_free(text);
+    PSK_TEST_OK(psk_metrics_open(path, 2, &metrics));
+    psk_metrics_close(metrics);
+    PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
+    assert_int_equal(size, 2 * (sizeof line - 1));
+    psk_free(text);
+    PSK_TEST_OK(psk_write_file(path, "not json\n", 9));
+    PSK_TEST_FAILS(psk_metrics_open(path, 2, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl");
+    PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), 0, &metrics), PSK_ERROR_FILE, "no/such");
+}
+
+static void step_bench(void **unused) {
+    (void)unused;
+    psk_step_bench *bench;
+    psk_model *same = new_model(&f);
+    double loss = NAN, again = NAN;
+    PSK_TEST_OK(psk_step_bench_create(f.model, 2, 17, 1, &bench));
+    PSK_TEST_OK(psk_step_bench_run(bench, &loss));
+    PSK_TEST_OK(psk_step_bench_run(bench, &again));
+    psk_step_bench_free(bench);
+    PSK_TEST_AT_MOST(fabs(loss - log(257)), 0.2);
+    assert_true(loss == again);
+    for (int64_t i = 0; i < same->params.floats; i++) /* not their bits: a 0 may have got the other sign */
+        assert_true(f.model->weights[i] == same->weights[i]);
+    psk_model_free(same);
+    PSK_TEST_FAILS(psk_step_bench_create(f.model, 0, 17, 0, &bench), PSK_ERROR_ARGUMENT, "0 x 17");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(schedule),
+        TEST(refuses_options),
+        TEST(refuses_data),
+        TEST(refuses_run_folders),
+        TEST(options_come_back),
+        TEST(learns),
+        TEST(evaluation_is_that_of_psk_evaluate),
+        TEST(follows_the_clock),
+        TEST(stops_when_asked),
+        TEST(nan_weight),
+        TEST(infinite_gradient),
+        TEST(full_disk),
+        TEST(resume_is_exact),
+        TEST(resume_after_a_crash),
+        TEST(resume_with_other_options),
+        TEST(accumulation_adds_up),
+        TEST(accumulated_steps_agree),
+        TEST(threads_do_not_matter),
+        TEST(packed_documents_stand_alone),
+        TEST(memory_as_announced),
+        TEST(out_of_memory),
+        cmocka_unit_test(crc32c_vectors),
+        TEST(event_files),
+        TEST(metrics_lines),
+        TEST(step_bench),
+    };
+    prefer_memory_folder();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
