@@ -8,7 +8,7 @@
 /* Prints one line for a quantity of a file, "PASS" or "FAIL" (NaN fails); returns the number of failures, 0 or 1. */
 int golden_report(const char *device_name, const char *path, const char *quantity, double error);
 
-/* A model_* file: prints one line per quantity, returns the number of failures. NULL in a build without it. */
-__attribute__((weak)) int golden_model_file(const char *path, const char *device_name);
+/* A model_* file: prints one line per quantity, returns the number of failures. */
+int golden_model_file(const char *path, const char *device_name);
 
 #endif

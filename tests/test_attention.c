@@ -14,9 +14,18 @@
 #define SEED  20231003u
 #define LIMIT 1e-5
 
-static const char *const devices[] = {"reference", "cpu"};
-#define DEVICES      (sizeof devices / sizeof devices[0])
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* Composed of operations, as one fused operation, and composed again, of the fast operations. */
+static const char *const devices[] = {"reference", "cpu", "cpu composed"};
+#define DEVICES COUNT(devices)
+
+static psk_device *open_device(const char *name, int threads) {
+    psk_device *device;
+    setenv("PSK_CPU_FUSED", strstr(name, "composed") != NULL ? "off" : "on", 1);
+    PSK_TEST_OK(psk_device_create(strcmp(name, "reference") == 0 ? name : "cpu", threads, &device));
+    return device;
+}
 
 /* One call to be made. */
 typedef struct attention_case {
@@ -155,9 +164,8 @@ done:
 }
 
 static psk_attention_tensors run_threads(const char *device_name, int threads, const attention_case *c) {
-    psk_device *device;
     psk_attention_tensors t = make_tensors(c);
-    PSK_TEST_OK(psk_device_create(device_name, threads, &device));
+    psk_device *device = open_device(device_name, threads);
     PSK_TEST_OK(run_planned(device, c, &t));
     psk_device_free(device);
     return t;
@@ -419,9 +427,8 @@ static void check_cuts(const char *device_name, const attention_case *c, const i
     psk_attention_tensors whole = run(device_name, c);
     float *out = psk_test_buffer(QUERIES(c) * c->shape.d);
     float *carried = state_floats(c) > 0 ? psk_test_buffer(state_floats(c)) : NULL, *state1 = NULL;
-    psk_device *device;
     int64_t tail = 0;
-    PSK_TEST_OK(psk_device_create(device_name, 2, &device));
+    psk_device *device = open_device(device_name, 2);
     for (size_t i = 0; i <= count; i++)
         run_piece(device, c, &whole, i > 0 ? cuts[i - 1] : 0, i < count ? cuts[i] : c->shape.Nq, &tail, carried, out);
     const double error = psk_test_relative_rms(out, whole.out, QUERIES(c) * c->shape.d);
@@ -500,8 +507,7 @@ static void documents_do_not_see_each_other(void **state) {
             for (size_t n = 0; n < COUNT(inputs); n++)
                 for (int64_t head = 0; head < inputs[n].heads && inputs[n].x != NULL; head++)
                     scale((float *)inputs[n].x + head * N * inputs[n].width, two[1] * inputs[n].width, 3.0f);
-            psk_device *device;
-            PSK_TEST_OK(psk_device_create(devices[i], 2, &device));
+            psk_device *device = open_device(devices[i], 2);
             PSK_TEST_OK(run_planned(device, &c, &y));
             psk_device_free(device);
             assert_false(same_bits(x.out, y.out, two[1] * c.shape.d));
@@ -598,8 +604,7 @@ static void features_of_degree_two_are_exact(void **state) {
         psk_attention_tensors x = run(devices[i], &polynomial), y = make_tensors(&squared);
         memcpy((float *)y.a, x.q, (size_t)(QUERIES(&squared) * 5) * sizeof(float));
         memcpy((float *)y.b, x.k, (size_t)(KEYS(&squared) * 5) * sizeof(float));
-        psk_device *device;
-        PSK_TEST_OK(psk_device_create(devices[i], 2, &device));
+        psk_device *device = open_device(devices[i], 2);
         PSK_TEST_OK(run_planned(device, &squared, &y));
         psk_device_free(device);
         PSK_TEST_AT_MOST(psk_test_relative_rms(y.out, x.out, QUERIES(&squared) * squared.shape.d), LIMIT);
@@ -635,9 +640,8 @@ static void the_core_takes_strides_and_no_queries(void **state) {
                                      .out = {out, rep * N * s->d, N * s->d, s->d},
                                      .normaliser = {t.normaliser, rep * N, N, 1},
                                      .state1 = kept};
-        psk_device *device;
+        psk_device *device = open_device(devices[i], 2);
         psk_attention *attention;
-        PSK_TEST_OK(psk_device_create(devices[i], 2, &device));
         PSK_TEST_OK(psk_attention_create(device, &c.config, s, &attention));
         PSK_TEST_OK(psk_attention_core_forward(attention, &views)); /* two blocks folded, nothing asked */
         views.state0 = kept;                                        /* in place from now on */
@@ -684,8 +688,7 @@ static void tail_is_what_the_state_lacks(void **state) {
 /* Workspace does not grow with N, nor with b. */
 static void workspace_is_bounded(void **state) {
     (void)state;
-    psk_device *device;
-    PSK_TEST_OK(psk_device_create("cpu", 1, &device));
+    psk_device *device = open_device("cpu", 1);
     for (size_t v = 0; v < COUNT(variants); v++) {
         int64_t bytes[2];
         for (int i = 0; i < 2; i++) {
@@ -722,7 +725,7 @@ static psk_status create(const attention_case *c) {
 
 static void create_refuses(void **state) {
     (void)state;
-    PSK_TEST_OK(psk_device_create("reference", 1, &refusing_device));
+    refusing_device = open_device("reference", 1);
     REFUSED(c.config.degree = 3, PSK_ERROR_ARGUMENT, "degree", "3", "even");
     REFUSED(c.config.degree = 0, PSK_ERROR_ARGUMENT, "degree", "0");
     REFUSED(c.config.degree = -2, PSK_ERROR_ARGUMENT, "degree", "-2");
@@ -771,7 +774,7 @@ static void calls_refuse(void **state) {
     static const int64_t late[] = {1, 42, 84}, early[] = {0, 42, 83}, back[] = {0, 20, 20, 42, 84};
     static const int64_t across[] = {0, 41, 43, 84}, right[] = {0, 42, 84};
     float number = 0;
-    PSK_TEST_OK(psk_device_create("reference", 1, &refusing_device));
+    refusing_device = open_device("reference", 1);
     CALL_REFUSED(7, u.q = NULL, "q", "NULL");
     CALL_REFUSED(7, u.a = NULL, "a", "NULL");
     CALL_REFUSED(0, u.v = NULL, "v", "NULL");
@@ -796,7 +799,7 @@ static psk_status create_and_free(void *argument) {
 static void create_survives_failing_allocations(void **state) {
     (void)state;
     attention_case c = make_case(&variants[7], 16, 10, 12, 0);
-    PSK_TEST_OK(psk_device_create("reference", 1, &refusing_device));
+    refusing_device = open_device("reference", 1);
     assert_true(psk_test_allocation_failures(create_and_free, &c) >= 3);
     psk_device_free(refusing_device);
 }

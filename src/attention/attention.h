@@ -12,8 +12,8 @@
 #include <stdbool.h>
 
 /* As psk_attention_create, but the workspace is planned into the caller's arena (category "workspace"), which must be
- * committed before forward and outlive the attention. One attention serves all layers of a model. `device` is not
- * touched by planning. Released by psk_attention_free. */
+ * committed before forward and outlive the attention. One attention serves all layers of a model. `device` may be NULL
+ * for a plan that is never run: then the composed form is planned. Released by psk_attention_free. */
 psk_status psk_attention_plan(psk_device *device, const psk_attention_config *config, const psk_attention_shape *shape,
                               psk_arena *arena, psk_attention **out);
 
