@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define GATE_TOKENS 67 /* the reference computes a step of so many tokens in plain loops */
+#define GATE_TOKENS 67 /* for the reference computes in plain loops */
 
 typedef struct step_settings {
     bench_settings bench;
@@ -41,27 +41,48 @@ static void step_close(step_run *step) {
     psk_model_free(step->model);
 }
 
-/* The losses of two short steps: the second follows from the gradients of the first. One layer, small vocabulary and
- * blocks keep the reference quick; all else is the model's own. */
-static bool check_step(const bench_run *run, const step_settings *settings, const psk_model_config *config) {
-    psk_model_config small = *config;
-    psk_device *const devices[2] = {run->device, run->reference};
-    float losses[2][2];
-    small.n_layer = 1;
-    small.vocab_size = small.vocab_size < 61 ? small.vocab_size : 61;
-    small.attention.block_size = small.attention.block_size < 16 ? small.attention.block_size : 16;
-    for (int i = 0; i < 2; i++) {
-        step_run step;
-        psk_status status = step_open(devices[i], &small, 1, GATE_TOKENS, settings->recompute, &step);
-        for (int call = 0; call < 2 && status == PSK_OK; call++) {
-            status = call_step(&step);
-            losses[i][call] = (float)step.loss;
-        }
-        step_close(&step);
-        if (say_status(run->command, status) != EXIT_DONE)
-            return false;
+/* What a device computes for the gate: logits of a sequence, then loss and gradient norm of a step. */
+#define GATE_VOCABULARY 61
+typedef struct gate_results {
+    float logits[GATE_TOKENS * GATE_VOCABULARY], loss, grad_norm;
+} gate_results;
+
+static psk_status compute_gate(psk_device *device, const psk_model_config *config, int recompute,
+                               gate_results *results) {
+    step_run step;
+    int32_t tokens[GATE_TOKENS];
+    for (int i = 0; i < GATE_TOKENS; i++)
+        tokens[i] = (int32_t)(i * i % config->vocab_size);
+    psk_status status = step_open(device, config, 1, GATE_TOKENS, recompute, &step);
+    if (status == PSK_OK)
+        status = psk_model_logits(step.model, 1, GATE_TOKENS, tokens, results->logits);
+    if (status == PSK_OK)
+        status = call_step(&step);
+    if (status == PSK_OK) {
+        results->loss = (float)step.loss;
+        results->grad_norm = (float)psk_step_bench_grad_norm(step.bench);
     }
-    return bench_accept(run, "training step", "the loss of two steps", relative_error(losses[0], losses[1], 2));
+    step_close(&step);
+    return status;
+}
+
+/* One layer, small vocabulary and blocks keep the reference quick; all else is the model's own. */
+static bool check_step(const bench_run *run, const step_settings *settings, const psk_model_config *config) {
+    static gate_results got, want;
+    psk_model_config small = *config;
+    small.n_layer = 1;
+    if (small.vocab_size > GATE_VOCABULARY)
+        small.vocab_size = GATE_VOCABULARY;
+    if (small.attention.block_size > GATE_TOKENS / 4)
+        small.attention.block_size = GATE_TOKENS / 4;
+    if (say_status(run->command, compute_gate(run->device, &small, settings->recompute, &got)) != EXIT_DONE ||
+        say_status(run->command, compute_gate(run->reference, &small, settings->recompute, &want)) != EXIT_DONE)
+        return false;
+    const char *const what = "training step";
+    return bench_accept(run, what, "the logits",
+                        relative_error(got.logits, want.logits, GATE_TOKENS * small.vocab_size)) &&
+           bench_accept(run, what, "the loss", relative_error(&got.loss, &want.loss, 1)) &&
+           bench_accept(run, what, "the gradient's norm", relative_error(&got.grad_norm, &want.grad_norm, 1));
 }
 
 static bool measure_step(bench_run *run, const step_settings *settings, const psk_model_config *config) {

@@ -209,7 +209,7 @@ double relative_error(const float *got, const float *want, int64_t n) {
         error += off * off;
         size += (double)want[i] * (double)want[i];
     }
-    return size > 0 ? sqrt(error / size) : error > 0 ? INFINITY : 0;
+    return size > 0 ? sqrt(error / size) : INFINITY; /* all zeros: nothing was computed */
 }
 
 bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error) {

@@ -63,7 +63,7 @@ void fill_random(float *x, int64_t n, uint64_t seed);
 /* malloc of count floats filled with such numbers (seed 0: zeros), NULL with an error said. */
 float *make_floats(const char *command, int64_t count, uint64_t seed);
 
-/* rms(got - want) / rms(want); infinity if anything is not finite. */
+/* rms(got - want) / rms(want); infinity if anything is not finite, or all of `want` is 0. */
 double relative_error(const float *got, const float *want, int64_t n);
 
 /* Nothing is timed that is further than this from the reference. */

@@ -5,8 +5,9 @@
 struct psk_step_bench {
     psk_arena *arena;
     psk_step step;
-    int32_t *tokens; /* B x N + 1: inputs, and shifted by one the targets */
-    int64_t steps;   /* run so far */
+    int32_t *tokens;  /* B x N + 1: inputs, and shifted by one the targets */
+    int64_t steps;    /* run so far */
+    double grad_norm; /* of the last one */
 };
 
 static void draw_tokens(psk_step_bench *bench) {
@@ -47,14 +48,19 @@ psk_status psk_step_bench_run(psk_step_bench *bench, double *loss) {
     psk_step *step = &bench->step;
     const int64_t count = step->B * step->N;
     const psk_batch batch = {.tokens = bench->tokens, .targets = bench->tokens + 1};
-    double sum = 0, norm;
+    double sum = 0;
     PSK_TRY(psk_step_begin(step));
     PSK_TRY(psk_step_add(step, &batch, 1 / (float)count, &sum));
     /* Rate 0: the work of a step, and the model is as before. */
     const psk_optimizer_settings settings = {.lr = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .grad_clip = 1};
-    PSK_TRY(psk_optimizer_step(step->model, step->grads, step->m, step->v, &settings, ++bench->steps, &norm));
+    PSK_TRY(
+        psk_optimizer_step(step->model, step->grads, step->m, step->v, &settings, ++bench->steps, &bench->grad_norm));
     *loss = sum / (double)count;
     return PSK_OK;
+}
+
+double psk_step_bench_grad_norm(const psk_step_bench *bench) {
+    return bench->grad_norm;
 }
 
 void psk_step_bench_free(psk_step_bench *bench) {
