@@ -157,9 +157,8 @@ exit_code bench_step(int argc, char **argv) {
     const command_usage usage = {
         .command = "bench step",
         .synopsis = "[options]",
-        .summary =
-            "A training step on random tokens: forward, backward, AdamW. Before it is timed, two short steps of\n"
-            "the same configuration must give the losses of the device \"reference\".",
+        .summary = "A training step on random tokens: forward, backward, AdamW. Before it is timed, logits, loss and\n"
+                   "gradient of the same configuration, shortened, must be those of the device \"reference\".",
         .examples = "  polysketch bench step --preset mini --batch-size 4 --context 512\n"
                     "  polysketch bench step --preset gpt2-small --context 8k --attention softmax --json bench.json",
         .groups = groups,

@@ -27,6 +27,7 @@ typedef struct generation {
     psk_session *session;
     float *logits;
     utf8_stream stream;
+    bool terminal;
     int64_t prompt_tokens, tokens; /* read, written */
     double prompt_seconds, seconds;
 } generation;
@@ -98,10 +99,21 @@ static int32_t *make_tokens(const char *text, size_t size, int64_t *count) {
 /* ----------------------------------------------------------------------------------------------------------- output
  */
 
+/* Controls of ASCII other than tab and line end, and those of Latin-1 as UTF-8 writes them. */
+static bool is_control(const char *character, size_t size) {
+    const unsigned char *const c = (const unsigned char *)character;
+    return (size == 1 && (c[0] == 0x7F || (c[0] < 0x20 && c[0] != '\n' && c[0] != '\t'))) ||
+           (size == 2 && c[0] == 0xC2 && c[1] < 0xA0);
+}
+
+/* A terminal does what control characters say: there a model's are left out. */
 static void put_bytes(generation *g, const char *text, size_t size) {
     char out[UTF8_OUTPUT_CAPACITY];
-    for (size_t i = 0; i < size; i++)
-        fwrite(out, 1, utf8_push(&g->stream, (unsigned char)text[i], out), stdout);
+    for (size_t i = 0; i < size; i++) {
+        const size_t count = utf8_push(&g->stream, (unsigned char)text[i], out);
+        if (!(g->terminal && is_control(out, count)))
+            fwrite(out, 1, count, stdout);
+    }
     fflush(stdout);
 }
 
@@ -177,7 +189,7 @@ static exit_code generate(generation *g, const char *prompt, size_t size) {
 }
 
 static exit_code run(const generate_settings *settings, const char *prompt, size_t size) {
-    generation g = {.settings = settings};
+    generation g = {.settings = settings, .terminal = isatty(STDOUT_FILENO) != 0};
     psk_device *device = NULL;
     char path[PATH_CAPACITY];
     psk_status status = device_options_create(&settings->device, &device);

@@ -198,14 +198,14 @@ static void format_progress(const train_screen *screen, const psk_train_progress
 static int on_progress(void *user, const psk_train_progress *progress) {
     train_screen *const screen = user;
     const bool evaluated = isfinite(progress->valid_loss) && progress->valid_loss != screen->valid_loss;
-    const bool first = screen->last.steps == 0;
+    const bool computed = isfinite(progress->loss), first = !isfinite(screen->last.loss);
     char text[256];
     if (isfinite(progress->valid_loss))
         screen->valid_loss = progress->valid_loss;
     screen->last = *progress;
     if (progress->note)
         progress_note(&screen->line, progress->note);
-    if (progress_due(&screen->line, first || evaluated)) {
+    if (computed && progress_due(&screen->line, first || evaluated)) {
         format_progress(screen, progress, text, sizeof text);
         progress_show(&screen->line, text);
     }
@@ -251,7 +251,7 @@ static exit_code run_training(const train_settings *settings, const psk_model_co
     if (status == PSK_OK)
         status = psk_model_create(device, config, settings->run.seed, &model);
     if (status == PSK_OK) {
-        train_screen screen = {.line = progress_start(), .valid_loss = NAN};
+        train_screen screen = {.line = progress_start(), .last.loss = NAN, .valid_loss = NAN};
         print_model(model, device);
         stop_on_signals();
         status = psk_train(model, &settings->run, on_progress, &screen);

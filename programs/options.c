@@ -401,7 +401,7 @@ static void print_usage(const command_usage *usage) {
         "\nCommon\n"
         "  --config FILE              options from a JSON object, {\"name\": value, ...}; the command line wins\n"
         "  --help                     this text\n"
-        "\nIn a COUNT k is 1000 (M and G follow), in a LENGTH 1024: 512, 2k = 2048. A flag is undone by --no-NAME.\n");
+        "\nIn a COUNT k is 1000 (M and G follow), in a LENGTH 1024: 512, 2k = 2048.\nA flag is undone by --no-NAME.\n");
     if (usage->examples)
         printf("\nExamples\n%s\n", usage->examples);
 }
