@@ -1,0 +1,144 @@
+/* Public functions for measuring (psk_matmul, psk_sketch_bench), and the text of a token. */
+#include "support.h"
+
+#include "polysketch.h"
+
+#define SEED 11
+
+static psk_device *cpu, *reference;
+
+static int set_up(void **state) {
+    (void)state;
+    print_message("seed %d\n", SEED);
+    PSK_TEST_OK(psk_device_create("cpu", 2, &cpu));
+    PSK_TEST_OK(psk_device_create("reference", 1, &reference));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    psk_device_free(cpu);
+    psk_device_free(reference);
+    return 0;
+}
+
+static void check_matmul(int64_t m, int64_t n, int64_t k) {
+    float *const a = psk_test_random(m * k, SEED, "a"), *const b = psk_test_random(k * n, SEED, "b");
+    float *const c = psk_test_buffer(m * n), *const want = psk_test_buffer(m * n);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t l = 0; l < k; l++)
+                sum += (double)a[i * k + l] * (double)b[l * n + j];
+            want[i * n + j] = (float)sum;
+        }
+    PSK_TEST_OK(psk_matmul(cpu, m, n, k, a, b, c));
+    PSK_TEST_AT_MOST(psk_test_relative_rms(c, want, m * n), 1e-6);
+    psk_test_free(a);
+    psk_test_free(b);
+    psk_test_free(c);
+    psk_test_free(want);
+}
+
+static void test_matmul(void **state) {
+    (void)state;
+    check_matmul(1, 1, 1);
+    check_matmul(2, 3, 5);
+    check_matmul(33, 17, 65);
+    float x = 0;
+    PSK_TEST_FAILS(psk_matmul(cpu, -1, 1, 1, &x, &x, &x), PSK_ERROR_ARGUMENT, "-1 x 1 x 1");
+    PSK_TEST_FAILS(psk_matmul(cpu, INT64_MAX, 1, 2, &x, &x, &x), PSK_ERROR_ARGUMENT, "");
+}
+
+/* On both devices: sketches of `rows` rows and their gradient. */
+static void check_sketch(psk_attention_config config, int64_t h, int64_t rows) {
+    const int64_t r = config.sketch_size;
+    psk_device *const devices[2] = {cpu, reference};
+    float *const x = psk_test_random(rows * h, SEED, "x");
+    float *s[2], *ds[2], *dx[2];
+    for (int i = 0; i < 2; i++) {
+        psk_sketch_bench *bench;
+        s[i] = psk_test_buffer(rows * r);
+        ds[i] = psk_test_random(rows * r, SEED, "ds");
+        dx[i] = psk_test_buffer(rows * h);
+        PSK_TEST_OK(psk_sketch_bench_create(devices[i], &config, h, rows, &bench));
+        PSK_TEST_OK(psk_sketch_bench_run(bench, x, s[i], NULL, NULL));
+        PSK_TEST_OK(psk_sketch_bench_run(bench, x, s[i], ds[i], dx[i]));
+        psk_sketch_bench_free(bench);
+    }
+    PSK_TEST_AT_MOST(psk_test_relative_rms(s[0], s[1], rows * r), 1e-5);
+    PSK_TEST_AT_MOST(psk_test_relative_rms(dx[0], dx[1], rows * h), 1e-5);
+    for (int i = 0; i < 2; i++) {
+        psk_test_free(s[i]);
+        psk_test_free(ds[i]);
+        psk_test_free(dx[i]);
+    }
+    psk_test_free(x);
+}
+
+static void test_sketches(void **state) {
+    (void)state;
+    psk_attention_config config = psk_attention_config_default();
+    psk_sketch_bench *bench;
+    for (int sketch = 0; psk_sketch_name((psk_sketch)sketch); sketch++) {
+        config.sketch = (psk_sketch)sketch;
+        config.sketch_size = 8;
+        check_sketch(config, 16, 1);
+        check_sketch(config, 16, 37);
+    }
+    config.mechanism = PSK_PERFORMER;
+    check_sketch(config, 16, 37);
+    PSK_TEST_FAILS(psk_sketch_bench_create(cpu, &config, 16, 0, &bench), PSK_ERROR_ARGUMENT, "0 rows");
+    assert_null(bench);
+    PSK_TEST_FAILS(psk_sketch_bench_create(cpu, &config, 0, 5, &bench), PSK_ERROR_ARGUMENT, "0");
+    config.mechanism = PSK_SOFTMAX;
+    PSK_TEST_FAILS(psk_sketch_bench_create(cpu, &config, 16, 5, &bench), PSK_ERROR_ARGUMENT, "softmax");
+    psk_sketch_bench_free(NULL);
+}
+
+static psk_status create_sketch(void *config) {
+    psk_sketch_bench *bench;
+    const psk_status status = psk_sketch_bench_create(reference, config, 16, 5, &bench);
+    psk_sketch_bench_free(bench);
+    return status;
+}
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    psk_attention_config config = psk_attention_config_default();
+    assert_true(psk_test_allocation_failures(create_sketch, &config) >= 4);
+}
+
+static void test_token_text(void **state) {
+    (void)state;
+    psk_model_config config;
+    psk_model *model;
+    char text[4];
+    size_t size;
+    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
+    config.n_layer = 1;
+    config.vocab_size = 300;
+    PSK_TEST_OK(psk_model_create(reference, &config, SEED, &model));
+    for (int32_t token = 0; token < 256; token++) {
+        PSK_TEST_OK(psk_token_text(model, token, text, 1, &size));
+        assert_int_equal(size, 1);
+        assert_int_equal((unsigned char)text[0], token);
+    }
+    PSK_TEST_OK(psk_token_text(model, 256, text, 0, &size));
+    assert_int_equal(size, 0);
+    PSK_TEST_FAILS(psk_token_text(model, 'x', text, 0, &size), PSK_ERROR_ARGUMENT, "");
+    PSK_TEST_FAILS(psk_token_text(model, 257, text, 4, &size), PSK_ERROR_ARGUMENT, "257");
+    PSK_TEST_FAILS(psk_token_text(model, 300, text, 4, &size), PSK_ERROR_ARGUMENT, "token 300", "vocabulary of 300");
+    PSK_TEST_FAILS(psk_token_text(model, -1, text, 4, &size), PSK_ERROR_ARGUMENT, "token -1");
+    psk_model_free(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_sketches),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_token_text),
+    };
+    return cmocka_run_group_tests_name("measure", tests, set_up, tear_down);
+}
