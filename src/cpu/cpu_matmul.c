@@ -111,6 +111,6 @@ void psk_cpu_matmul_name(char *text, size_t size) {
 #if PSK_WITH_ONEDNN
     psk_dnnl_name(text, size);
 #else
-    snprintf(text, size, "built-in matrix product (slow: built without oneDNN)");
+    snprintf(text, size, "built-in matrix products (slower than oneDNN)");
 #endif
 }
