@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static fixture f;
@@ -164,9 +165,10 @@ static void keeps_the_last_and_the_best(void **unused) {
     assert_string_equal(names_in(kept), "step-00000006 step-00000007 ");
     PSK_TEST_OK(write_step(8, 0, PSK_NOT_BEST)); /* none but the newest and the best */
     assert_string_equal(names_in(kept), "step-00000007 step-00000008 ");
-    PSK_TEST_OK(write_step(100000000, 1, PSK_NOT_BEST)); /* nine digits sort after eight */
-    PSK_TEST_OK(write_step(100000001, 1, PSK_NOT_BEST));
-    assert_string_equal(names_in(kept), "step-00000007 step-100000001 ");
+    PSK_TEST_OK(write_step(99999999, 2, PSK_NOT_BEST)); /* nine digits are more than eight, not "1..." before "9..." */
+    PSK_TEST_OK(write_step(100000000, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(100000001, 2, PSK_NOT_BEST));
+    assert_string_equal(names_in(kept), "step-00000007 step-100000000 step-100000001 ");
     assert_newest(100000001);
 }
 
@@ -194,29 +196,46 @@ static void newest_of_nothing(void **unused) {
 /* -------------------------------------------------------------------------------------------------------- interrupted
  */
 
-/* Killed while step 8 was being written. */
-static void remains_of_a_crash(void **unused) {
-    (void)unused;
-    char half[1024];
-    PSK_TEST_OK(write_step(4, 2, PSK_NOT_BEST));
-    snprintf(half, sizeof half, "%s/checkpoints/incomplete-step-00000008", f.output);
-    PSK_TEST_OK(psk_make_folders(half));
-    PSK_TEST_OK(psk_write_file(path_in(half, "model.safetensors"), "half", 4));
-    assert_newest(4);
-    PSK_TEST_OK(psk_run_folder_prepare(f.output));
-    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 ");
-    assert_newest(4);
-    PSK_TEST_OK(psk_make_folders(half)); /* also without tidying up first */
-    PSK_TEST_OK(write_step(8, 2, PSK_NOT_BEST));
-    assert_newest(8);
-}
-
 /* No file may grow beyond `bytes`, as if the disk were full. */
 static void limit_files(rlim_t bytes) {
     struct rlimit limit;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
     limit.rlim_cur = bytes;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* Kills a child process while it writes the checkpoint of a step: in the midst of the weights. */
+static void die_writing(int64_t step) {
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        signal(SIGXFSZ, SIG_DFL);
+        limit_files(10000);
+        write_step(step, 1, PSK_BEST);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ);
+}
+
+static void remains_of_a_crash(void **unused) {
+    (void)unused;
+    char folder[1024];
+    snprintf(folder, sizeof folder, "%s/checkpoints", f.output);
+    PSK_TEST_OK(write_step(4, 2, PSK_NOT_BEST));
+    die_writing(8);
+    assert_string_equal(names_in(folder), "incomplete-step-00000008 step-00000004 ");
+    assert_newest(4);
+    PSK_TEST_OK(psk_run_folder_prepare(f.output));
+    assert_string_equal(names_in(folder), "step-00000004 ");
+    assert_newest(4);
+    die_writing(8);
+    PSK_TEST_OK(write_step(8, 2, PSK_NOT_BEST)); /* also without tidying up first */
+    assert_newest(8);
+    assert_string_equal(names_in(path_in(f.output, "last")),
+                        "config.json model.safetensors optimizer.safetensors state.json ");
 }
 
 static void full_disk(void **unused) {

@@ -598,6 +598,10 @@ static void order_depends_on_seed_and_epoch(void **state) {
     assert_int_equal(common_starts(&order, (psk_cursor){3, 0}, &order, (psk_cursor){3, 0}), 1000);
     assert_in_range(common_starts(&order, (psk_cursor){3, 0}, &order, (psk_cursor){4, 0}), 0, 10);
     assert_in_range(common_starts(&order, (psk_cursor){3, 0}, &other, (psk_cursor){3, 0}), 0, 10);
+    int64_t fixed = 0; /* the permutation itself is another one too, not only the offset */
+    for (int64_t i = 0; i < 1000; i++)
+        fixed += psk_order_permute(&order, (psk_cursor){3, i}) == psk_order_permute(&order, (psk_cursor){4, i});
+    assert_in_range(fixed, 0, 10);
     int64_t rising = 0; /* a shuffled order rises about every other time */
     for (int64_t i = 1; i < 1000; i++)
         rising += psk_order_permute(&order, (psk_cursor){0, i}) > psk_order_permute(&order, (psk_cursor){0, i - 1});

@@ -9,6 +9,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static fixture f;
 
@@ -37,6 +38,8 @@ typedef struct watcher {
     psk_model *model;
     int64_t calls, evaluations;
     psk_train_progress last;
+    double least; /* validation loss, and its step */
+    int64_t least_step;
     char notes[4096];
 } watcher;
 
@@ -45,6 +48,10 @@ static int watch(void *user, const psk_train_progress *progress) {
     w->calls++;
     w->evaluations += isfinite(progress->valid_loss) && !progress->note;
     w->last = *progress;
+    if (isfinite(progress->valid_loss) && !(w->least_step && w->least <= progress->valid_loss)) {
+        w->least = progress->valid_loss;
+        w->least_step = progress->step;
+    }
     if (progress->note)
         snprintf(w->notes + strlen(w->notes), sizeof w->notes - strlen(w->notes), "%s\n", progress->note);
     if (w->damage_at && progress->step == w->damage_at)
@@ -202,6 +209,31 @@ static void learns(void **unused) {
     assert_true(w.last.memory_bytes > 1000000);
     assert_true(w.last.tokens_per_second > 0 && w.last.seconds > 0 && w.last.seconds_left == 0);
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000060 ");
+}
+
+/* At far too high a rate it gets better and then worse: the best is neither the first nor the last, nor saved
+ * otherwise. */
+static void best_is_kept(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    char target[256], expected[64];
+    o.steps = 30;
+    o.learning_rate = 0.3;
+    o.warmup_steps = 40;
+    o.eval_every = 3;
+    o.save_every = 10;
+    o.keep_last = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_in_range(w.least_step, 6, 27);
+    assert_true(w.last.best_valid_loss == w.least);
+    snprintf(expected, sizeof expected, "checkpoints/step-%08d", (int)w.least_step);
+    const ssize_t size = readlink(path_in(f.output, "best"), target, sizeof target - 1);
+    assert_true(size > 0);
+    target[size] = 0;
+    assert_string_equal(target, expected);
+    snprintf(expected, sizeof expected, "step-%08d step-00000030 ", (int)w.least_step);
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), expected);
 }
 
 static void evaluation_is_that_of_psk_evaluate(void **unused) {
@@ -804,6 +836,14 @@ static void metrics_lines(void **unused) {
     PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
     assert_int_equal(size, 2 * (sizeof line - 1));
     psk_free(text);
+    FILE *file = fopen(path, "a"); /* a line that a crash cut off */
+    fputs("{\"step\": 2, \"lo", file);
+    fclose(file);
+    PSK_TEST_OK(psk_metrics_open(path, 2, &metrics));
+    psk_metrics_close(metrics);
+    PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
+    assert_int_equal(size, 2 * (sizeof line - 1));
+    psk_free(text);
     PSK_TEST_OK(psk_write_file(path, "not json\n", 9));
     PSK_TEST_FAILS(psk_metrics_open(path, 2, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl");
     PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), 0, &metrics), PSK_ERROR_FILE, "no/such");
@@ -836,6 +876,7 @@ int main(void) {
         TEST(refuses_run_folders),
         TEST(options_come_back),
         TEST(learns),
+        TEST(best_is_kept),
         TEST(evaluation_is_that_of_psk_evaluate),
         TEST(follows_the_clock),
         TEST(stops_when_asked),

@@ -29,7 +29,7 @@ static inline psk_model_config small_config(void) {
         .vocab_size = 257, .n_positions = 16, .n_embd = 16, .n_layer = 2, .n_head = 2, .attention = attention};
 }
 
-/* 3 documents of some 1,000 bytes of words; documents of 40 bytes where `bytes` says so. */
+/* f->data from documents of `bytes` bytes of words each, at most 2,048. */
 static inline void small_data(const fixture *f, int64_t documents, size_t bytes, double valid_fraction) {
     static const char words[] = "the cat sat on the mat and the dog ran to the cat; ";
     char texts[512], path[600], text[2048];

@@ -396,6 +396,7 @@ static psk_status check_space(const psk_checkpoint *checkpoint) {
 
 static psk_status write_files(const psk_checkpoint *checkpoint, const json_t *options, const char *folder) {
     char *state;
+    PSK_TRY(psk_remove_tree(folder)); /* left by a crash */
     PSK_TRY(psk_make_folders(folder));
     PSK_TRY(psk_model_save(checkpoint->model, folder));
     PSK_TRY(in_folder(folder, "optimizer.safetensors", checkpoint, write_optimizer));

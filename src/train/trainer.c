@@ -386,8 +386,6 @@ static psk_status run(trainer *t) {
         PSK_TRY(one_round(t, &over));
     if (over)
         return PSK_OK;
-    if (t->timed == 0) /* stopped before the first step of this session */
-        PSK_TRY(save(t, PSK_NOT_BEST));
     return psk_fail(PSK_ERROR_INTERRUPTED,
                     "stopped after step %" PRId64 " of %" PRId64 ", everything is saved; continue with: polysketch "
                     "train --resume --output %s",
