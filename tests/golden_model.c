@@ -125,8 +125,8 @@ static void release(golden_model *g) {
     psk_device_free(g->device);
 }
 
-static void report(golden_model *g, const char *quantity, double error) {
-    g->failures += golden_report(g->device_name, g->path, quantity, error);
+static void report(golden_model *g, const char *quantity, double error, double limit) {
+    g->failures += golden_report(g->device_name, g->path, quantity, error, limit);
 }
 
 /* One tensor against the file's "<prefix><name>"; a negative error if the file has none. */
@@ -166,11 +166,11 @@ static psk_status compare_block(golden_model *g, const char *prefix, const float
         return psk_fail(PSK_ERROR_FORMAT, "%" PRId64 " of %" PRId64 " tensors %s* compared", compared, there, prefix);
     char line[128];
     snprintf(line, sizeof line, "%s* (%" PRId64 "), worst %s", prefix, there, worst->name);
-    report(g, line, largest);
+    report(g, line, largest, GOLDEN_MODEL_LIMIT);
     return PSK_OK;
 }
 
-static psk_status compare_number(golden_model *g, const char *prefix, int64_t step, double got) {
+static psk_status compare_number(golden_model *g, const char *prefix, int64_t step, double got, double limit) {
     char name[24];
     const float value = (float)got;
     double error;
@@ -180,7 +180,7 @@ static psk_status compare_number(golden_model *g, const char *prefix, int64_t st
         return psk_fail(PSK_ERROR_FORMAT, "%s%s is not there", prefix, name);
     char line[48];
     snprintf(line, sizeof line, "%s%s", prefix, name);
-    report(g, line, error);
+    report(g, line, error, limit);
     return PSK_OK;
 }
 
@@ -205,9 +205,9 @@ static psk_status run_step(golden_model *g, const psk_batch *batch, int64_t step
     PSK_TRY(psk_pass_loss_backward(g->pass, g->model, batch, 1.0f / (float)tokens, g->losses, g->grads));
     for (int64_t t = 0; t < tokens; t++)
         loss += (double)g->losses[t] / (double)tokens;
-    PSK_TRY(compare_number(g, "loss.", step, loss));
+    PSK_TRY(compare_number(g, "loss.", step, loss, GOLDEN_LIMIT));
     PSK_TRY(psk_gradient_norm(g->model, g->grads, &norm));
-    PSK_TRY(compare_number(g, "grad_norm.", step, norm));
+    PSK_TRY(compare_number(g, "grad_norm.", step, norm, GOLDEN_MODEL_LIMIT));
     if (step == 1) {
         PSK_TRY(compare_block(g, "grad.", g->grads));
         PSK_TRY(take_gradients_of_file(g));
@@ -223,7 +223,7 @@ static psk_status check(golden_model *g) {
     PSK_TRY(compare(g, "logits", "", 3, (const int64_t[]){g->B, g->N, g->model->config.vocab_size}, g->logits, &error));
     if (error < 0)
         return psk_fail(PSK_ERROR_FORMAT, "no logits");
-    report(g, "logits", error);
+    report(g, "logits", error, GOLDEN_LIMIT);
     for (int64_t step = 1; step <= STEPS; step++)
         PSK_TRY(run_step(g, &batch, step));
     return compare_block(g, "after3.", g->model->weights);
