@@ -84,6 +84,11 @@ typedef enum psk_sketch {
 typedef enum psk_local { PSK_LOCAL_NONE, PSK_LOCAL_BLOCK, PSK_LOCAL_WINDOW } psk_local;
 typedef enum psk_direction { PSK_CAUSAL, PSK_BIDIRECTIONAL } psk_direction;
 
+/* How products are computed. BF16: their operands rounded to bfloat16; sums, state, normaliser, softmax and everything
+ * in memory in float32. A device without instructions for it computes in float32 (its description says "bfloat16" if it
+ * has them). */
+typedef enum psk_precision { PSK_PRECISION_F32 = 0, PSK_PRECISION_BF16 = 1 } psk_precision;
+
 /* What attention computes. With weights w_ij >= 0:   o_i = sum_j w_ij v_j / (beta + sum_j w_ij)
  *   softmax      w_ij = exp(<q_i,k_j> / sqrt(h)), beta = 0
  *   polynomial   w_ij = <q_i,k_j>^p                                                             (paper, section 2.1)

@@ -15,6 +15,7 @@ typedef struct psk_cpu_frequencies {
 
 typedef struct psk_cpu {
     const psk_kernels *kernels;
+    const psk_fused_kernels *fused_bf16; /* NULL: no instruction for it, kernels->fused serves instead */
     psk_cpu_frequencies embedding, rope;
     void *scratch; /* grown when a larger shape first appears */
     int64_t scratch_bytes;

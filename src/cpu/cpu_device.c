@@ -14,6 +14,8 @@
 typedef struct isa {
     const psk_kernels *kernels;
     bool (*supported)(void);
+    const psk_fused_kernels *fused_bf16; /* NULL: none */
+    bool (*bf16_supported)(void);
 } isa;
 
 static bool always(void) {
@@ -29,15 +31,19 @@ static bool has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && has_avx2();
 }
+
+static bool has_avx512bf16(void) {
+    return __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 /* The best first. */
 static const isa isas[] = {
 #if defined(__x86_64__)
-    {&psk_kernels_avx512, has_avx512},
-    {&psk_kernels_avx2, has_avx2},
+    {&psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, has_avx512bf16},
+    {&psk_kernels_avx2, has_avx2, NULL, NULL},
 #endif
-    {&psk_kernels_baseline, always},
+    {&psk_kernels_baseline, always, NULL, NULL},
 };
 #define ISAS ((int64_t)(sizeof isas / sizeof *isas))
 
@@ -49,12 +55,12 @@ static void list_isas(char *text, size_t size) {
 }
 
 /* The best that the processor has, or the one that PSK_CPU_ISA names. */
-static psk_status choose_kernels(const psk_kernels **out) {
+static psk_status choose_isa(const isa **out) {
     const char *wanted = getenv("PSK_CPU_ISA");
     for (int64_t i = 0; i < ISAS; i++) {
         const bool chosen = !wanted || strcmp(wanted, isas[i].kernels->isa) == 0;
         if (chosen && isas[i].supported()) {
-            *out = isas[i].kernels;
+            *out = &isas[i];
             return PSK_OK;
         }
         if (wanted && chosen)
@@ -152,14 +158,15 @@ static void cpu_destroy(psk_device *device) {
 
 psk_status psk_cpu_device_init(psk_device *device, int threads) {
     PSK_ASSERT(threads >= 1);
-    const psk_kernels *kernels = NULL;
+    const isa *chosen = NULL;
     const psk_ops *ops = NULL;
-    PSK_TRY(choose_kernels(&kernels));
+    PSK_TRY(choose_isa(&chosen));
     PSK_TRY(choose_ops(&ops));
     void *state;
     PSK_TRY(psk_alloc_zero(sizeof(psk_cpu), "CPU device", &state));
     psk_cpu *cpu = state;
-    cpu->kernels = kernels;
+    cpu->kernels = chosen->kernels;
+    cpu->fused_bf16 = chosen->fused_bf16 != NULL && chosen->bf16_supported() ? chosen->fused_bf16 : NULL;
     device->ops = ops;
     device->name = "cpu";
     device->threads = threads;
@@ -167,7 +174,7 @@ psk_status psk_cpu_device_init(psk_device *device, int threads) {
     device->destroy = cpu_destroy;
     char matmul[64];
     psk_cpu_matmul_name(matmul, sizeof matmul);
-    snprintf(device->description, sizeof device->description, "%s, %s, %d thread%s", kernels->isa, matmul, threads,
-             threads == 1 ? "" : "s");
+    snprintf(device->description, sizeof device->description, "%s%s, %s, %d thread%s", cpu->kernels->isa,
+             cpu->fused_bf16 != NULL ? " with bfloat16" : "", matmul, threads, threads == 1 ? "" : "s");
     return PSK_OK;
 }

@@ -26,6 +26,14 @@ typedef struct psk_kernel_matrix {
     int64_t row, column;
 } psk_kernel_matrix;
 
+/* Fused attention with one kind of operands: floats of workspace that one thread needs, -1 if the configuration is not
+ * fused; the number of independent items; one item. */
+typedef struct psk_fused_kernels {
+    int64_t (*workspace)(const psk_fused_attention_args *a, bool backward);
+    int64_t (*items)(const psk_fused_attention_args *a, bool backward);
+    void (*item)(const psk_fused_attention_args *a, bool backward, float *workspace, int64_t item);
+} psk_fused_kernels;
+
 typedef struct psk_kernels {
     const char *isa; /* as PSK_CPU_ISA spells it */
 #define PSK_KERNEL(name, items, cost) void (*name)(const psk_##name##_args *a, int64_t begin, int64_t end);
@@ -48,11 +56,7 @@ typedef struct psk_kernels {
     /* Sum of x[i]^2 in float64. */
     double (*sum_squares)(const float *x, int64_t n);
 
-    /* Fused attention: floats of workspace that one thread needs, -1 if the configuration is not fused; the number of
-     * independent items; one item. */
-    int64_t (*fused_workspace)(const psk_fused_attention_args *a, bool backward);
-    int64_t (*fused_items)(const psk_fused_attention_args *a, bool backward);
-    void (*fused_item)(const psk_fused_attention_args *a, bool backward, float *workspace, int64_t item);
+    psk_fused_kernels fused;
 
 #if !PSK_WITH_ONEDNN
     /* C = alpha A B + beta C, m x n x k; C is only written if beta == 0. */
@@ -65,6 +69,7 @@ extern const psk_kernels psk_kernels_baseline;
 #if defined(__x86_64__)
 extern const psk_kernels psk_kernels_avx2;
 extern const psk_kernels psk_kernels_avx512;
+extern const psk_fused_kernels psk_fused_avx512bf16; /* operands of products rounded to bfloat16 */
 #endif
 
 #endif
