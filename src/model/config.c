@@ -44,27 +44,27 @@ psk_sizes psk_sizes_of(const psk_model_config *config) {
 /* ----------------------------------------------------------------------------------------------------------- presets
  */
 
-/* name, description, V, positions, D, L, H. GPT-2's vocabulary for its sizes; bytes and end-of-text for the small ones.
- */
+/* name, description, V, positions, D, L, H, b. GPT-2's vocabulary for its sizes; bytes and end-of-text for the small
+ * ones, with blocks of an eighth of the context, so that most of it is seen through the sketch. */
 #define PSK_PRESETS(X)                                                                                                 \
-    X("tiny", "0.1 M parameters on bytes: seconds to train, for trying things", 257, 256, 64, 2, 2)                    \
-    X("mini", "1.8 M parameters on bytes: minutes on two cores", 257, 512, 192, 4, 3)                                  \
-    X("small", "10.7 M parameters on bytes: hours on a few cores", 257, 1024, 384, 6, 6)                               \
-    X("gpt2-small", "GPT-2 small: 12 layers, 12 heads, width 768", 50257, 1024, 768, 12, 12)                           \
-    X("gpt2-medium", "GPT-2 medium: 24 layers, 16 heads, width 1024", 50257, 1024, 1024, 24, 16)                       \
-    X("gpt2-large", "GPT-2 large: 36 layers, 20 heads, width 1280", 50257, 1024, 1280, 36, 20)
+    X("tiny", "0.1 M parameters on bytes: seconds to train, for trying things", 257, 256, 64, 2, 2, 32)                \
+    X("mini", "1.8 M parameters on bytes: minutes on two cores", 257, 512, 192, 4, 3, 64)                              \
+    X("small", "10.7 M parameters on bytes: hours on a few cores", 257, 1024, 384, 6, 6, 128)                          \
+    X("gpt2-small", "GPT-2 small: 12 layers, 12 heads, width 768", 50257, 1024, 768, 12, 12, 256)                      \
+    X("gpt2-medium", "GPT-2 medium: 24 layers, 16 heads, width 1024", 50257, 1024, 1024, 24, 16, 256)                  \
+    X("gpt2-large", "GPT-2 large: 36 layers, 20 heads, width 1280", 50257, 1024, 1280, 36, 20, 256)
 
 static const struct {
     const char *name, *description;
-    int64_t vocab_size, n_positions, n_embd, n_layer, n_head;
+    int64_t vocab_size, n_positions, n_embd, n_layer, n_head, block_size;
 } psk_presets[] = {
-#define PSK_PRESET(name, description, V, positions, D, L, H) {name, description, V, positions, D, L, H},
+#define PSK_PRESET(name, description, V, positions, D, L, H, b) {name, description, V, positions, D, L, H, b},
     PSK_PRESETS(PSK_PRESET)
 #undef PSK_PRESET
 };
 #define PSK_PRESET_COUNT ((int64_t)(sizeof psk_presets / sizeof psk_presets[0]))
 
-#define PSK_PRESET_NAME(name, description, V, positions, D, L, H) " " name
+#define PSK_PRESET_NAME(name, description, V, positions, D, L, H, b) " " name
 static const char psk_preset_names[] = PSK_PRESETS(PSK_PRESET_NAME);
 
 const char *psk_model_preset_name(int64_t index) {
@@ -87,6 +87,7 @@ psk_status psk_model_config_preset(const char *name, psk_model_config *config) {
             .n_head = psk_presets[i].n_head,
             .attention = psk_attention_config_default(),
         };
+        config->attention.block_size = psk_presets[i].block_size;
         return PSK_OK;
     }
     return psk_fail(PSK_ERROR_ARGUMENT, "preset \"%s\" does not exist; there are:%s", name, psk_preset_names);
