@@ -41,7 +41,7 @@ static const struct {
 };
 #define FIXTURE_FORMS (sizeof fixture_forms / sizeof fixture_forms[0])
 
-/* Two query heads per key/value head; V, F, r and b divide nothing. far_scale makes far and near weights comparable. */
+/* Two query heads per key/value head; V, F, r and b divide nothing. */
 static inline psk_model_config fixture_config(size_t form) {
     psk_model_config config = {.vocab_size = 29,
                                .n_positions = 64,

@@ -3,7 +3,7 @@
 
 #include "infer/session.h"
 
-#define LIMIT 1e-4 /* the contract, design 2.4 */
+#define LIMIT 1e-4 /* the contract: in fp32, however the sequence is cut */
 
 /* A model with a sequence and its logits by the parallel form. */
 typedef struct fixture {
