@@ -334,7 +334,7 @@ static double weight_error(psk_device *device, psk_sketch form, int64_t degree, 
     return error / trials;
 }
 
-/* The paper's theorem 2.2 in miniature: unbiased, and the error of a weight falls like 1 / sqrt(r). */
+/* The paper's guarantee in miniature: unbiased, and the error of a weight falls like 1 / sqrt(r). */
 static void error_falls_like_one_over_root_r(void **state) {
     (void)state;
     psk_device *device;

@@ -1,4 +1,4 @@
-/* The block algorithm: attention in linear time with a state (paper, sections 3.1 and 3.2).
+/* The block algorithm: attention in linear time with a state (paper, section 3).
  *
  * Weights that are an inner product of features, w_ij = <psi_q(a_i), psi_k(b_j)>, need only one sum over keys:
  *     Z = sum_j psi_k(b_j)^T [v_j, 1]        m x (d+1) per group, the state
