@@ -15,6 +15,7 @@ typedef struct sketch_chunk {
     psk_device *device;
     const psk_attention_config *config;
     const psk_sketch_params *params;
+    psk_sketch_grads *grads; /* NULL in forward */
     int64_t h, r, rows;
     psk_tile x; /* rows x h */
 } sketch_chunk;
@@ -132,13 +133,15 @@ static psk_status copy_rows(const sketch_chunk *c, const float *x, float *y, psk
 
 /* Learned: s = sqrt(r) tanh(a * b / sqrt(r)) of two networks. */
 
-/* What a level computed, kept for its backward; in: h on level 0, r on level 1. */
+/* One level of one network on a chunk, and what it computed, kept for its backward. in: h on level 0, r on level 1 */
 typedef struct level_values {
+    int64_t net, level;
+    psk_tile x;         /* rows x in: its input */
     float *mean, *rstd; /* rows */
-    float *normed;      /* rows x in: LN(x) */
-    float *up;          /* rows x 8 r */
-    float *gelu;        /* rows x 8 r */
-    float *y;           /* rows x r */
+    psk_tile normed;    /* rows x in: LN(x) */
+    psk_tile up;        /* rows x 8 r */
+    psk_tile gelu;      /* rows x 8 r */
+    psk_tile y;         /* rows x r */
 } level_values;
 
 static int64_t level_width(int64_t h, int64_t r, int64_t level) {
@@ -149,55 +152,51 @@ static int64_t level_floats(int64_t h, int64_t r, int64_t level) {
     return CHUNK * (2 + level_width(h, r, level) + (2 * PSK_SKETCH_EXPANSION + 1) * r);
 }
 
-static level_values level_at(const sketch_chunk *c, int64_t level, float **workspace) {
-    level_values values;
-    values.mean = *workspace;
-    values.rstd = values.mean + CHUNK;
-    values.normed = values.rstd + CHUNK;
-    values.up = values.normed + CHUNK * level_width(c->h, c->r, level);
-    values.gelu = values.up + CHUNK * PSK_SKETCH_EXPANSION * c->r;
-    values.y = values.gelu + CHUNK * PSK_SKETCH_EXPANSION * c->r;
+/* Lays the values out at *workspace, which moves on. */
+static level_values level_at(const sketch_chunk *c, int64_t net, int64_t level, psk_tile x, float **workspace) {
+    const int64_t hidden = PSK_SKETCH_EXPANSION * c->r;
+    level_values values = {.net = net, .level = level, .x = x, .mean = *workspace, .rstd = *workspace + CHUNK};
+    values.normed = psk_tile_in(values.rstd + CHUNK, c->rows, x.cols);
+    values.up = psk_tile_in(values.normed.data + CHUNK * x.cols, c->rows, hidden);
+    values.gelu = psk_tile_in(values.up.data + CHUNK * hidden, c->rows, hidden);
+    values.y = psk_tile_in(values.gelu.data + CHUNK * hidden, c->rows, c->r);
     *workspace += level_floats(c->h, c->r, level);
     return values;
 }
 
 /* y = down gelu(up LN(x)) */
-static psk_status level_forward(const sketch_chunk *c, int64_t net, int64_t level, psk_tile x,
-                                const level_values *values) {
-    const int64_t hidden = PSK_SKETCH_EXPANSION * c->r;
-    const psk_tile normed = psk_tile_in(values->normed, c->rows, x.cols);
-    const psk_tile up = psk_tile_in(values->up, c->rows, hidden), gelu = psk_tile_in(values->gelu, c->rows, hidden);
-    const psk_tile up_weight = psk_tile_in((float *)c->params->net[net][level].up, hidden, x.cols);
-    const psk_tile down_weight = psk_tile_in((float *)c->params->net[net][level].down, c->r, hidden);
-    PSK_RUN(c->device, layernorm_forward, .rows = c->rows, .n = x.cols, .x = x.data,
+static psk_status level_forward(const sketch_chunk *c, const level_values *values) {
+    const int64_t net = values->net, level = values->level, in = values->x.cols, hidden = values->up.cols;
+    const psk_tile up = psk_tile_in((float *)c->params->net[net][level].up, hidden, in);
+    const psk_tile down = psk_tile_in((float *)c->params->net[net][level].down, c->r, hidden);
+    PSK_RUN(c->device, layernorm_forward, .rows = c->rows, .n = in, .x = values->x.data,
             .weight = c->params->net[net][level].norm_weight, .bias = c->params->net[net][level].norm_bias,
-            .y = normed.data, .mean = values->mean, .rstd = values->rstd, .eps = LAYERNORM_EPS);
-    PSK_TRY(psk_tile_abt(c->device, 1, 1.0f, normed, up_weight, 0.0f, up));
-    PSK_RUN(c->device, gelu_forward, .n = c->rows * hidden, .x = up.data, .y = gelu.data);
-    return psk_tile_abt(c->device, 1, 1.0f, gelu, down_weight, 0.0f, psk_tile_in(values->y, c->rows, c->r));
+            .y = values->normed.data, .mean = values->mean, .rstd = values->rstd, .eps = LAYERNORM_EPS);
+    PSK_TRY(psk_tile_abt(c->device, 1, 1.0f, values->normed, up, 0.0f, values->up));
+    PSK_RUN(c->device, gelu_forward, .n = c->rows * hidden, .x = values->up.data, .y = values->gelu.data);
+    return psk_tile_abt(c->device, 1, 1.0f, values->gelu, down, 0.0f, values->y);
 }
 
 /* dx (=, +=) and gradients from dy. scratch: rows x 8 r, then rows x in */
-static psk_status level_backward(const sketch_chunk *c, int64_t net, int64_t level, psk_tile x,
-                                 const level_values *values, psk_tile dy, float *dx, psk_write dx_write,
-                                 psk_sketch_grads *grads, float *scratch) {
-    const int64_t hidden = PSK_SKETCH_EXPANSION * c->r;
-    const psk_tile gelu = psk_tile_in(values->gelu, c->rows, hidden), dup = psk_tile_in(scratch, c->rows, hidden);
-    const psk_tile normed = psk_tile_in(values->normed, c->rows, x.cols);
-    const psk_tile dnormed = psk_tile_in(scratch + CHUNK * hidden, c->rows, x.cols);
-    const psk_tile up_weight = psk_tile_in((float *)c->params->net[net][level].up, hidden, x.cols);
-    const psk_tile down_weight = psk_tile_in((float *)c->params->net[net][level].down, c->r, hidden);
-    const psk_tile dup_weight = psk_tile_in(grads->net[net][level].up, hidden, x.cols);
-    const psk_tile ddown_weight = psk_tile_in(grads->net[net][level].down, c->r, hidden);
-    PSK_TRY(psk_tile_atb(c->device, 1, 1.0f, dy, gelu, 1.0f, ddown_weight));
-    PSK_TRY(psk_tile_ab(c->device, 1, 1.0f, dy, down_weight, 0.0f, dup)); /* dgelu */
-    PSK_RUN(c->device, gelu_backward, .n = c->rows * hidden, .x = values->up, .dy = dup.data, .dx = dup.data);
-    PSK_TRY(psk_tile_atb(c->device, 1, 1.0f, dup, normed, 1.0f, dup_weight));
-    PSK_TRY(psk_tile_ab(c->device, 1, 1.0f, dup, up_weight, 0.0f, dnormed));
-    PSK_RUN(c->device, layernorm_backward, .rows = c->rows, .n = x.cols, .x = x.data,
+static psk_status level_backward(const sketch_chunk *c, const level_values *values, psk_tile dy, float *dx,
+                                 psk_write dx_write, float *scratch) {
+    const int64_t net = values->net, level = values->level, in = values->x.cols, hidden = values->up.cols;
+    const psk_tile up = psk_tile_in((float *)c->params->net[net][level].up, hidden, in);
+    const psk_tile down = psk_tile_in((float *)c->params->net[net][level].down, c->r, hidden);
+    const psk_tile dup = psk_tile_in(c->grads->net[net][level].up, hidden, in);
+    const psk_tile ddown = psk_tile_in(c->grads->net[net][level].down, c->r, hidden);
+    const psk_tile dhidden = psk_tile_in(scratch, c->rows, hidden);
+    const psk_tile dnormed = psk_tile_in(scratch + CHUNK * hidden, c->rows, in);
+    PSK_TRY(psk_tile_atb(c->device, 1, 1.0f, dy, values->gelu, 1.0f, ddown)); /* inverts y = gelu down^T */
+    PSK_TRY(psk_tile_ab(c->device, 1, 1.0f, dy, down, 0.0f, dhidden));
+    PSK_RUN(c->device, gelu_backward, .n = c->rows * hidden, .x = values->up.data, .dy = dhidden.data,
+            .dx = dhidden.data);
+    PSK_TRY(psk_tile_atb(c->device, 1, 1.0f, dhidden, values->normed, 1.0f, dup)); /* inverts LN(x) up^T */
+    PSK_TRY(psk_tile_ab(c->device, 1, 1.0f, dhidden, up, 0.0f, dnormed));
+    PSK_RUN(c->device, layernorm_backward, .rows = c->rows, .n = in, .x = values->x.data,
             .weight = c->params->net[net][level].norm_weight, .mean = values->mean, .rstd = values->rstd,
-            .dy = dnormed.data, .dx = dx, .dweight = grads->net[net][level].norm_weight,
-            .dbias = grads->net[net][level].norm_bias, .dx_write = dx_write);
+            .dy = dnormed.data, .dx = dx, .dweight = c->grads->net[net][level].norm_weight,
+            .dbias = c->grads->net[net][level].norm_bias, .dx_write = dx_write);
     return PSK_OK;
 }
 
@@ -206,9 +205,9 @@ static psk_status nets_forward(const sketch_chunk *c, level_values values[2][PSK
     for (int64_t net = 0; net < 2; net++) {
         psk_tile x = c->x;
         for (int64_t level = 0; level < PSK_SKETCH_LEVELS; level++) {
-            values[net][level] = level_at(c, level, workspace);
-            PSK_TRY(level_forward(c, net, level, x, &values[net][level]));
-            x = psk_tile_in(values[net][level].y, c->rows, c->r);
+            values[net][level] = level_at(c, net, level, x, workspace);
+            PSK_TRY(level_forward(c, &values[net][level]));
+            x = values[net][level].y;
         }
     }
     return PSK_OK;
@@ -217,25 +216,23 @@ static psk_status nets_forward(const sketch_chunk *c, level_values values[2][PSK
 static psk_status learned_forward(const sketch_chunk *c, float *s, float *workspace) {
     level_values values[2][PSK_SKETCH_LEVELS];
     PSK_TRY(nets_forward(c, values, &workspace));
-    PSK_RUN(c->device, tanh_product_forward, .n = c->rows * c->r, .a = values[0][PSK_SKETCH_LEVELS - 1].y,
-            .b = values[1][PSK_SKETCH_LEVELS - 1].y, .y = s, .c = sqrtf((float)c->r));
+    PSK_RUN(c->device, tanh_product_forward, .n = c->rows * c->r, .a = values[0][PSK_SKETCH_LEVELS - 1].y.data,
+            .b = values[1][PSK_SKETCH_LEVELS - 1].y.data, .y = s, .c = sqrtf((float)c->r));
     return PSK_OK;
 }
 
 static psk_status learned_backward(const sketch_chunk *c, const float *s, const float *ds, float *dx,
-                                   psk_write dx_write, psk_sketch_grads *grads, float *workspace) {
+                                   psk_write dx_write, float *workspace) {
     level_values values[2][PSK_SKETCH_LEVELS];
     PSK_TRY(nets_forward(c, values, &workspace));
-    float *a = values[0][PSK_SKETCH_LEVELS - 1].y, *b = values[1][PSK_SKETCH_LEVELS - 1].y;
-    float *dnet[2] = {b, a}; /* da takes the place of b, db that of a */
-    PSK_RUN(c->device, tanh_product_backward, .n = c->rows * c->r, .a = a, .b = b, .y = s, .dy = ds, .da = dnet[0],
-            .db = dnet[1], .c = sqrtf((float)c->r));
+    const psk_tile a = values[0][PSK_SKETCH_LEVELS - 1].y, b = values[1][PSK_SKETCH_LEVELS - 1].y;
+    PSK_RUN(c->device, tanh_product_backward, .n = c->rows * c->r, .a = a.data, .b = b.data, .y = s, .dy = ds,
+            .da = b.data, .db = a.data, .c = sqrtf((float)c->r)); /* da takes the place of b, db that of a */
     for (int64_t net = 0; net < 2; net++) {
-        const psk_tile dy = psk_tile_in(dnet[net], c->rows, c->r);
-        const psk_tile middle = psk_tile_in(values[net][0].y, c->rows, c->r);
-        PSK_TRY(level_backward(c, net, 1, middle, &values[net][1], dy, dy.data, PSK_SET, grads, workspace));
-        PSK_TRY(
-            level_backward(c, net, 0, c->x, &values[net][0], dy, dx, net == 0 ? dx_write : PSK_ADD, grads, workspace));
+        const psk_tile dy = net == 0 ? b : a;
+        for (int64_t level = PSK_SKETCH_LEVELS - 1; level > 0; level--) /* in place: all widths are r */
+            PSK_TRY(level_backward(c, &values[net][level], dy, dy.data, PSK_SET, workspace));
+        PSK_TRY(level_backward(c, &values[net][0], dy, dx, net == 0 ? dx_write : PSK_ADD, workspace));
     }
     return PSK_OK;
 }
@@ -259,7 +256,7 @@ static psk_status linear_forward(const sketch_chunk *c, float *s, float *workspa
 }
 
 static psk_status linear_backward(const sketch_chunk *c, const float *ds, float *dx, psk_write dx_write,
-                                  psk_sketch_grads *grads, float *workspace) {
+                                  float *workspace) {
     const psk_tile a = psk_tile_in(workspace, c->rows, c->r);
     const psk_tile b = psk_tile_in(workspace + c->rows * c->r, c->rows, c->r), dfactors[2] = {b, a};
     PSK_TRY(linear_factors(c, a, b));
@@ -267,7 +264,7 @@ static psk_status linear_backward(const sketch_chunk *c, const float *ds, float 
             .db = a.data, .scale = inverse_root(c->r)); /* da takes the place of b, db that of a */
     for (int64_t side = 0; side < 2; side++) {
         const psk_tile W = psk_tile_in((float *)c->params->weight[side], c->r, c->h);
-        const psk_tile dW = psk_tile_in(grads->weight[side], c->r, c->h);
+        const psk_tile dW = psk_tile_in(c->grads->weight[side], c->r, c->h);
         const float keep = side == 0 && dx_write == PSK_SET ? 0.0f : 1.0f;
         PSK_TRY(psk_tile_atb(c->device, 1, 1.0f, dfactors[side], c->x, 1.0f, dW));
         PSK_TRY(psk_tile_ab(c->device, 1, 1.0f, dfactors[side], W, keep, psk_tile_in(dx, c->rows, c->h)));
@@ -321,9 +318,9 @@ psk_status psk_sketch_forward(psk_device *device, const psk_attention_config *co
 static psk_status chunk_backward(const sketch_chunk *c, const psk_sketch_backward_args *args, const float *s,
                                  const float *ds, float *dx) {
     if (c->config->sketch == PSK_SKETCH_LEARNED)
-        return learned_backward(c, s, ds, dx, args->dx_write, args->grads, args->workspace);
+        return learned_backward(c, s, ds, dx, args->dx_write, args->workspace);
     if (c->config->sketch == PSK_SKETCH_LEARNED_LINEAR)
-        return linear_backward(c, ds, dx, args->dx_write, args->grads, args->workspace);
+        return linear_backward(c, ds, dx, args->dx_write, args->workspace);
     if (c->config->degree == 2)
         return copy_rows(c, ds, dx, args->dx_write);
     if (args->dx_write == PSK_SET)
@@ -334,8 +331,8 @@ static psk_status chunk_backward(const sketch_chunk *c, const psk_sketch_backwar
 psk_status psk_sketch_backward(psk_device *device, const psk_attention_config *config,
                                const psk_sketch_backward_args *args) {
     for (int64_t row = 0; row < args->rows; row += CHUNK) {
-        const sketch_chunk chunk =
-            chunk_at(device, config, args->h, args->rows - row, args->x + row * args->h, args->params);
+        sketch_chunk chunk = chunk_at(device, config, args->h, args->rows - row, args->x + row * args->h, args->params);
+        chunk.grads = args->grads;
         PSK_TRY(
             chunk_backward(&chunk, args, args->s + row * chunk.r, args->ds + row * chunk.r, args->dx + row * args->h));
     }

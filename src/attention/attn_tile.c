@@ -1,33 +1,48 @@
 /* Tiles: products, values with the normaliser's column, and the division that ends every polynomial form. */
 #include "attention/attn_parts.h"
 
-/* c = alpha op(a) op(b) + beta c; k numbers are summed for each element of c. */
-static psk_status multiply(psk_device *device, int64_t groups, int64_t k, float alpha, psk_tile a,
-                           psk_orientation a_orientation, psk_tile b, psk_orientation b_orientation, float beta,
-                           psk_tile c) {
-    PSK_RUN(device, matmul, .batch = groups, .m = c.rows, .n = c.cols, .k = k, .a = a.data, .lda = a.ld,
-            .a_stride = a.stride, .a_orientation = a_orientation, .b = b.data, .ldb = b.ld, .b_stride = b.stride,
-            .b_orientation = b_orientation, .c = c.data, .ldc = c.ld, .c_stride = c.stride, .alpha = alpha,
-            .beta = beta);
-    return PSK_OK;
+/* All of a product except k and the orientations. */
+static psk_matmul_args product(int64_t groups, float alpha, psk_tile a, psk_tile b, float beta, psk_tile c) {
+    return (psk_matmul_args){.batch = groups,
+                             .m = c.rows,
+                             .n = c.cols,
+                             .a = a.data,
+                             .lda = a.ld,
+                             .a_stride = a.stride,
+                             .b = b.data,
+                             .ldb = b.ld,
+                             .b_stride = b.stride,
+                             .c = c.data,
+                             .ldc = c.ld,
+                             .c_stride = c.stride,
+                             .alpha = alpha,
+                             .beta = beta};
 }
 
 psk_status psk_tile_ab(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
                        psk_tile c) {
+    psk_matmul_args args = product(groups, alpha, a, b, beta, c);
     PSK_ASSERT(c.rows == a.rows && c.cols == b.cols && a.cols == b.rows);
-    return multiply(device, groups, a.cols, alpha, a, PSK_PLAIN, b, PSK_PLAIN, beta, c);
+    args.k = a.cols;
+    return device->ops->matmul(device, &args);
 }
 
 psk_status psk_tile_abt(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
                         psk_tile c) {
+    psk_matmul_args args = product(groups, alpha, a, b, beta, c);
     PSK_ASSERT(c.rows == a.rows && c.cols == b.rows && a.cols == b.cols);
-    return multiply(device, groups, a.cols, alpha, a, PSK_PLAIN, b, PSK_TRANSPOSED, beta, c);
+    args.k = a.cols;
+    args.b_orientation = PSK_TRANSPOSED;
+    return device->ops->matmul(device, &args);
 }
 
 psk_status psk_tile_atb(psk_device *device, int64_t groups, float alpha, psk_tile a, psk_tile b, float beta,
                         psk_tile c) {
+    psk_matmul_args args = product(groups, alpha, a, b, beta, c);
     PSK_ASSERT(c.rows == a.cols && c.cols == b.cols && a.rows == b.rows);
-    return multiply(device, groups, a.rows, alpha, a, PSK_TRANSPOSED, b, PSK_PLAIN, beta, c);
+    args.k = a.rows;
+    args.a_orientation = PSK_TRANSPOSED;
+    return device->ops->matmul(device, &args);
 }
 
 psk_status psk_tile_values(const psk_attention *at, const psk_attention_views *views, int64_t first, int64_t keys,
