@@ -1,5 +1,6 @@
-/* Fused attention: float32 equals the composed form on every instruction set; bfloat16 is at most twice as far from the
- * truth as the plain algorithm (the composed form, sums in float32) on inputs rounded to bfloat16. */
+/* Fused attention: float32 equals the composed form on every instruction set; threads change no bit; bfloat16 is at
+ * most twice as far from the truth as the plain algorithm (the composed form, sums in float32) on inputs rounded to
+ * bfloat16. */
 #include "support.h"
 
 #include "attention/attention.h"
@@ -59,8 +60,6 @@ static void free_tensors(psk_attention_tensors *t) {
 #undef X
 }
 
-/* ------------------------------------------------------------------------------------------------------------- runs */
-
 /* Forward and backward of the inputs on the CPU, in a workspace full of NaN. */
 static psk_status run_on(psk_device *device, const fused_case *c, psk_precision precision,
                          const psk_attention_tensors *t) {
@@ -114,9 +113,6 @@ static bool device_has_bf16(void) {
     psk_device_free(device);
     return has;
 }
-
-/* ------------------------------------------------------------------------------------------------------ random cases
- */
 
 /* The size of products <q,k> for which the weights <q,k>^p of all keys add up to about 1, the size of beta: for
  * N(0, s^2) products the mean of a weight is s^p 1 3 5 ... (p-1). With sums far above beta the gradients would be what
@@ -264,8 +260,51 @@ static void float32_equals_the_composed_form(void **state) {
     assert_int_equal(failures, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- bfloat16
- */
+/* Returns the number of outputs whose bits differ. */
+static int compare_bits(const fused_case *c, const psk_attention_tensors *got, const psk_attention_tensors *want) {
+    int failures = 0;
+#define X(name, count)                                                                                                 \
+    if (want->name != NULL && memcmp(got->name, want->name, (size_t)(count) * sizeof(float)) != 0) {                   \
+        describe(c, #name, psk_test_relative_rms(got->name, want->name, count), 0.0);                                  \
+        failures++;                                                                                                    \
+    }
+    OUTPUTS(X)
+#undef X
+    return failures;
+}
+
+static fused_case threads_case(int64_t v, int64_t s) {
+    static const psk_attention_shape shapes[] = {
+        {1, 1, 1, 700, 700, 24, 40, 12}, {1, 6, 3, 329, 413, 17, 31, 9}, {1, 1, 1, 1, 200, 16, 16, 8}};
+    fused_case c = make_case(v, s);
+    c.shape = shapes[s];
+    c.config.block_size = 64 + 27 * s;
+    c.config.sketch_size = c.shape.r;
+    if (!psk_attention_uses_ab(&c.config))
+        c.shape.r = 0;
+    return c;
+}
+
+/* One group is shared by all threads, three groups by uneven teams. */
+static void bits_do_not_depend_on_threads(void **state) {
+    (void)state;
+    static const int threads[] = {2, 3, 8};
+    int failures = 0;
+    for (int64_t i = 0; i < COUNT(variants) * 3 * 2; i++) {
+        const fused_case c = threads_case(i / 6, i / 2 % 3);
+        const psk_precision precision = i % 2 == 0 ? PSK_PRECISION_F32 : PSK_PRECISION_BF16;
+        psk_attention_tensors inputs = random_inputs(&c, 1.0f);
+        psk_attention_tensors want = run(&c, &inputs, FUSED, precision, false, 1);
+        for (int64_t t = 0; t < COUNT(threads); t++) {
+            psk_attention_tensors got = run(&c, &inputs, FUSED, precision, false, threads[t]);
+            failures += compare_bits(&c, &got, &want);
+            free_tensors(&got);
+        }
+        free_tensors(&inputs);
+        free_tensors(&want);
+    }
+    assert_int_equal(failures, 0);
+}
 
 /* Every output of bfloat16 at most twice as far from `want` as that of the plain algorithm. Returns failures. */
 static int check_bf16(const fused_case *c, const psk_attention_tensors *inputs, const psk_attention_tensors *want) {
@@ -365,9 +404,6 @@ static void bfloat16_is_finite_with_large_activations(void **state) {
         }
     assert_int_equal(failures, 0);
 }
-
-/* ------------------------------------------------------------------------------------------------------ golden files
- */
 
 static int64_t size_of(const psk_safetensors *file, const char *name, int64_t dim) {
     const psk_tensor_view *view = psk_safetensors_find(file, name);
@@ -502,6 +538,7 @@ static void bfloat16_is_near_the_golden_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float32_equals_the_composed_form),
+        cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(bfloat16_is_near_the_definition),
         cmocka_unit_test(bfloat16_is_finite_with_large_activations),
         cmocka_unit_test(bfloat16_is_near_the_golden_files),

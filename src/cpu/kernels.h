@@ -7,6 +7,8 @@
 
 #include "device/ops.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define PSK_CEIL_DIV(x, y) (((x) + (y)-1) / (y))
@@ -26,12 +28,33 @@ typedef struct psk_kernel_matrix {
     int64_t row, column;
 } psk_kernel_matrix;
 
-/* Fused attention with one kind of operands: floats of workspace that one thread needs, -1 if the configuration is not
- * fused; the number of independent items; one item. */
+/* Where the members of a team wait for each other. */
+typedef struct psk_fused_barrier {
+    atomic_int arrived, round;
+    pthread_mutex_t lock; /* of those that sleep until the next round */
+    pthread_cond_t next;
+} psk_fused_barrier;
+
+/* The threads that work on one item of fused attention. */
+typedef struct psk_fused_team {
+    int64_t member, size;
+    float *workspace; /* of this member */
+    float *shared;    /* workspace of member 0 */
+    psk_fused_barrier *barrier;
+} psk_fused_team;
+
+/* Returns when all members have called it: what each wrote before, all may read after. */
+void psk_fused_wait(const psk_fused_team *team);
+
+/* Fused attention with one kind of operands. What is computed does not depend on the teams. */
 typedef struct psk_fused_kernels {
+    /* Floats of workspace that one thread needs, -1 if the configuration is not fused. */
     int64_t (*workspace)(const psk_fused_attention_args *a, bool backward);
+    /* The number of independent items. */
     int64_t (*items)(const psk_fused_attention_args *a, bool backward);
-    void (*item)(const psk_fused_attention_args *a, bool backward, float *workspace, int64_t item);
+    /* Whether a team of several can work on an item. */
+    bool (*divisible)(const psk_fused_attention_args *a);
+    void (*item)(const psk_fused_attention_args *a, bool backward, const psk_fused_team *team, int64_t item);
 } psk_fused_kernels;
 
 typedef struct psk_kernels {
