@@ -54,6 +54,17 @@ static psk_status read_optimizer(golden_model *g) {
     return status;
 }
 
+static psk_status read_weights(golden_model *g) {
+    for (int64_t i = 0; i < g->model->params.count; i++) {
+        const psk_param *param = &g->model->params.list[i];
+        char name[80];
+        snprintf(name, sizeof name, "param.%s", param->name);
+        PSK_TRY(
+            psk_safetensors_read_floats(g->file, name, param->dims, param->shape, g->model->weights + param->offset));
+    }
+    return PSK_OK;
+}
+
 static psk_status read_model(golden_model *g) {
     psk_model_config config;
     json_t *object;
@@ -63,14 +74,7 @@ static psk_status read_model(golden_model *g) {
     if (status != PSK_OK)
         return status;
     PSK_TRY(psk_model_create_empty(g->device, &config, &g->model));
-    for (int64_t i = 0; i < g->model->params.count; i++) {
-        const psk_param *param = &g->model->params.list[i];
-        char name[80];
-        snprintf(name, sizeof name, "param.%s", param->name);
-        PSK_TRY(
-            psk_safetensors_read_floats(g->file, name, param->dims, param->shape, g->model->weights + param->offset));
-    }
-    return PSK_OK;
+    return read_weights(g);
 }
 
 /* tokens: B x (N+1), inputs and targets shifted by one */
@@ -184,9 +188,41 @@ static psk_status compare_number(golden_model *g, const char *prefix, int64_t st
     return PSK_OK;
 }
 
+/* Loss and gradients of the weights as they are. */
+static psk_status backward(golden_model *g, const psk_batch *batch, double *loss) {
+    const int64_t tokens = g->B * g->N;
+    memset(g->grads, 0, (size_t)g->model->params.floats * sizeof(float));
+    PSK_TRY(psk_pass_loss_backward(g->pass, g->model, batch, 1.0f / (float)tokens, g->losses, g->grads));
+    *loss = 0;
+    for (int64_t t = 0; t < tokens; t++)
+        *loss += (double)g->losses[t] / (double)tokens;
+    return PSK_OK;
+}
+
+static psk_status compare_norm(golden_model *g, int64_t step) {
+    double norm;
+    PSK_TRY(psk_gradient_norm(g->model, g->grads, &norm));
+    return compare_number(g, "grad_norm.", step, norm, GOLDEN_MODEL_LIMIT);
+}
+
+/* Three steps of training: the losses, and norm and gradients of the first step. */
+static psk_status train(golden_model *g, const psk_batch *batch) {
+    for (int64_t step = 1; step <= STEPS; step++) {
+        double loss;
+        PSK_TRY(backward(g, batch, &loss));
+        PSK_TRY(compare_number(g, "loss.", step, loss, GOLDEN_MODEL_LIMIT));
+        if (step == 1) {
+            PSK_TRY(compare_norm(g, step));
+            PSK_TRY(compare_block(g, "grad.", g->grads));
+        }
+        PSK_TRY(psk_optimizer_step(g->model, g->grads, g->m, g->v, &g->optimizer, step, NULL));
+    }
+    return PSK_OK;
+}
+
 /* AdamW's first step is lr g / (|g| + eps), nearly the sign of g: where a gradient is smaller than its own rounding
- * error, fp32 cannot tell which way it goes, and all later quantities would measure that. So once our gradients have
- * been compared, step 1 is taken with those of the file. */
+ * error, fp32 cannot tell which way it goes, and weights and norms of the later steps would measure that. So they are
+ * compared in a second training, whose first step takes the gradients of the file. */
 static psk_status take_gradients_of_file(golden_model *g) {
     for (int64_t i = 0; i < g->model->params.count; i++) {
         const psk_param *param = &g->model->params.list[i];
@@ -198,21 +234,23 @@ static psk_status take_gradients_of_file(golden_model *g) {
     return PSK_OK;
 }
 
-static psk_status run_step(golden_model *g, const psk_batch *batch, int64_t step) {
-    const int64_t tokens = g->B * g->N;
-    double loss = 0, norm = 0;
-    memset(g->grads, 0, (size_t)g->model->params.floats * sizeof(float));
-    PSK_TRY(psk_pass_loss_backward(g->pass, g->model, batch, 1.0f / (float)tokens, g->losses, g->grads));
-    for (int64_t t = 0; t < tokens; t++)
-        loss += (double)g->losses[t] / (double)tokens;
-    PSK_TRY(compare_number(g, "loss.", step, loss, GOLDEN_LIMIT));
-    PSK_TRY(psk_gradient_norm(g->model, g->grads, &norm));
-    PSK_TRY(compare_number(g, "grad_norm.", step, norm, GOLDEN_MODEL_LIMIT));
-    if (step == 1) {
-        PSK_TRY(compare_block(g, "grad.", g->grads));
-        PSK_TRY(take_gradients_of_file(g));
+static psk_status train_from_file(golden_model *g, const psk_batch *batch) {
+    const size_t bytes = (size_t)g->model->params.floats * sizeof(float);
+    double loss;
+    PSK_TRY(read_weights(g));
+    memset(g->m, 0, bytes);
+    memset(g->v, 0, bytes);
+    memset(g->grads, 0, bytes);
+    for (int64_t step = 1; step <= STEPS; step++) {
+        if (step == 1) {
+            PSK_TRY(take_gradients_of_file(g));
+        } else {
+            PSK_TRY(backward(g, batch, &loss));
+            PSK_TRY(compare_norm(g, step));
+        }
+        PSK_TRY(psk_optimizer_step(g->model, g->grads, g->m, g->v, &g->optimizer, step, NULL));
     }
-    return psk_optimizer_step(g->model, g->grads, g->m, g->v, &g->optimizer, step, NULL);
+    return compare_block(g, "after3.", g->model->weights);
 }
 
 static psk_status check(golden_model *g) {
@@ -224,9 +262,8 @@ static psk_status check(golden_model *g) {
     if (error < 0)
         return psk_fail(PSK_ERROR_FORMAT, "no logits");
     report(g, "logits", error, GOLDEN_LIMIT);
-    for (int64_t step = 1; step <= STEPS; step++)
-        PSK_TRY(run_step(g, &batch, step));
-    return compare_block(g, "after3.", g->model->weights);
+    PSK_TRY(train(g, &batch));
+    return train_from_file(g, &batch);
 }
 
 int golden_model_file(const char *path, const char *device_name) {
