@@ -235,7 +235,9 @@ static void float32_equals_the_composed_form(void **state) {
     (void)state;
     static const char *const isas[] = {"baseline", "avx2", "avx512"};
     int failures = 0;
-    const char *before = getenv("PSK_CPU_ISA");
+    const char *set = getenv("PSK_CPU_ISA");
+    char before[32] = "";
+    snprintf(before, sizeof before, "%s", set != NULL ? set : "");
     for (int64_t isa = 0; isa < COUNT(isas); isa++) {
         psk_device *device;
         setenv("PSK_CPU_ISA", isas[isa], 1);
@@ -253,7 +255,7 @@ static void float32_equals_the_composed_form(void **state) {
                 free_tensors(&got);
             }
     }
-    if (before != NULL)
+    if (before[0] != '\0')
         setenv("PSK_CPU_ISA", before, 1);
     else
         unsetenv("PSK_CPU_ISA");
