@@ -1,18 +1,18 @@
 #!/bin/sh
 # The demo: a real book becomes token shards, a small PolySketchFormer learns from it, is tested on the part of the book that it has
-# not seen, writes a paragraph, and two pictures are drawn. About 4 minutes on 2 cores. Called by `./bootstrap demo [FILE]`.
+# not seen, writes a paragraph, and two pictures are drawn. Less than 5 minutes on 2 cores. Called by `./bootstrap demo [FILE]`.
 #
 #   scripts/demo.sh PROGRAM [FILE]      PROGRAM: the built polysketch; FILE: a text of your own instead of the King James Bible
 #
 # POLYSKETCH_DEMO      where everything goes (default: demo/ beside this script's folder)
-# POLYSKETCH_SECONDS   seconds of training (default 150)
+# POLYSKETCH_SECONDS   seconds of training (default 200)
 set -eu
 
 program=$1
 text=${2:-}
 here=$(cd "$(dirname "$0")/.." && pwd)
 out=${POLYSKETCH_DEMO:-$here/demo}
-seconds=${POLYSKETCH_SECONDS:-150}
+seconds=${POLYSKETCH_SECONDS:-200}
 
 say() {
     printf '\n== %s\n' "$*"
@@ -43,10 +43,11 @@ fi
 say "1/6  Tokens: every byte of $(basename "$text") is one; the last tenth is held out"
 run prepare "$text" --output "$out/tokens" --valid 0.1
 
-say "2/6  Training for $seconds seconds (Ctrl-C stops it cleanly; type the same command with --resume to go on)"
+say "2/6  Training for $seconds seconds (Ctrl-C stops it cleanly; the program then says how to go on)"
 rm -rf "$out/run"
-run train --data "$out/tokens" --output "$out/run" --preset tiny --context 512 --batch-size 4 --steps 100000 \
-    --seconds "$seconds"
+run train --data "$out/tokens" --output "$out/run" --preset mini --width 128 --heads 2 --sketch-size 16 --block-size 32 \
+    --context 512 --batch-size 4 --steps 100000 --seconds "$seconds" --eval-every 200 --save-every 400 \
+    --learning-rate 4e-3 --min-learning-rate 2e-4
 
 say "3/6  The held-out tenth"
 run eval --model "$out/run" --data "$out/tokens" --max-tokens 200000 --json "$out/eval.json"
@@ -58,7 +59,7 @@ say "5/6  The loss as a picture"
 run plot "$out/run" --output "$out/loss.png"
 
 say "6/6  Time per token against context length, softmax and polysketch"
-run bench attention --mechanisms softmax,polysketch --lengths 512,1k,2k,4k,8k,16k --heads 4 \
+run bench attention --mechanisms softmax,polysketch --lengths 512,1k,2k,4k,8k,16k --heads 2 --samples 3 --limit 1 \
     --plot "$out/time-per-token.png" --json "$out/bench.json"
 
 cat <<EOF
