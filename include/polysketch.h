@@ -167,6 +167,11 @@ PSK_API psk_status psk_attention_create(psk_device *device, const psk_attention_
                                         const psk_attention_shape *shape, psk_attention **out);
 PSK_API void psk_attention_free(psk_attention *attention);
 PSK_API int64_t psk_attention_bytes(const psk_attention *attention); /* of workspace */
+
+/* The precision of the calls that follow, PSK_PRECISION_F32 at first. What a device does not fuse (performer, two-way
+ * polysketch, the reference device) always computes in float32. Errors of bfloat16: docs/numerics.md. */
+PSK_API void psk_attention_set_precision(psk_attention *attention, psk_precision precision);
+
 PSK_API psk_status psk_attention_forward(psk_attention *attention, const psk_attention_tensors *tensors);
 PSK_API psk_status psk_attention_backward(psk_attention *attention, const psk_attention_tensors *tensors);
 

@@ -17,10 +17,6 @@
 psk_status psk_attention_plan(psk_device *device, const psk_attention_config *config, const psk_attention_shape *shape,
                               psk_arena *arena, psk_attention **out);
 
-/* The precision of the calls that follow, PSK_PRECISION_F32 at first. The composed form of a mechanism that the device
- * does not fuse always computes in float32. */
-void psk_attention_set_precision(psk_attention *attention, psk_precision precision);
-
 /* The core of psk_attention_forward and psk_attention_backward on views. Allocates nothing. The views must be right
  * (PSK_ASSERT): tensors of users are checked by the public functions. */
 psk_status psk_attention_core_forward(const psk_attention *attention, const psk_attention_views *views);
