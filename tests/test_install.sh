@@ -43,7 +43,7 @@ eval "\"\$compiler\" -o \"\$work/static\" \"\$source/examples/attention.c\" $fla
 
 # The CMake package, shared and static.
 for target in polysketch static; do
-    if ! { cmake -S "$source/examples" -B "$work/$target.build" -DCMAKE_C_COMPILER="$compiler" \
+    if ! { cmake -G Ninja -S "$source/examples" -B "$work/$target.build" -DCMAKE_C_COMPILER="$compiler" \
         -DCMAKE_PREFIX_PATH="$prefix" -DPSK_EXAMPLE_LIBRARY=polysketch::$target &&
         cmake --build "$work/$target.build"; } >"$work/log" 2>&1; then
         fail "polysketch::$target: $(cat "$work/log")"
