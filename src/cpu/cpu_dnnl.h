@@ -12,6 +12,7 @@
 void psk_dnnl_stay_serial(void);
 
 /* C = alpha op(A) op(B) + beta C, row-major; m, n, k >= 1; C is only written if beta == 0. Thread-safe.
+ * Signals to this thread wait until it returns.
  * PSK_ERROR_MEMORY (oneDNN packs parts of A and B into memory of its own) or PSK_ERROR_INTERNAL, without a message. */
 psk_status psk_dnnl_sgemm(psk_orientation a_orientation, psk_orientation b_orientation, int64_t m, int64_t n, int64_t k,
                           float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
