@@ -8,8 +8,9 @@
  *   - A function that can fail returns psk_status; psk_error_message() then says what, where and what to do.
  *   - Nothing here prints, exits or aborts.
  *   - create/free pairs; every free accepts NULL. Buffers belong to the caller unless a line says otherwise.
- *   - Tensors are float32, row-major, contiguous. B batch, N tokens, H heads, h head size, d value size, r sketch size,
- * b block size.
+ *   - Tensors are float32, row-major, contiguous.
+ *   - B batch, N tokens, H heads, h head size, d value size, r sketch size, b block size.
+ *   - Signals to a thread may wait until the matrix product that it computes has ended (milliseconds).
  *   - An object is used by one thread at a time; two objects may be used by two threads, if they are on two devices.
  */
 #ifndef POLYSKETCH_H
@@ -89,21 +90,22 @@ typedef enum psk_direction { PSK_CAUSAL, PSK_BIDIRECTIONAL } psk_direction;
  * has them). */
 typedef enum psk_precision { PSK_PRECISION_F32 = 0, PSK_PRECISION_BF16 = 1 } psk_precision;
 
+/* clang-format off */
 /* What attention computes. With weights w_ij >= 0:   o_i = sum_j w_ij v_j / (beta + sum_j w_ij)
  *   softmax      w_ij = exp(<q_i,k_j> / sqrt(h)), beta = 0
- *   polynomial   w_ij = <q_i,k_j>^p                                                             (paper, section 2.1)
- *   polysketch   w_ij = far_scale <a_i,b_j>^2, a and b the sketches of q and k                  (paper,
- * sections 2.2-2.3) and, with a local part, <q_i,k_j>^p for the keys of the query's own block of b tokens (block;
- * paper, section 3.2) or of its own block and the one before (window) performer    w_ij = <f(q_i), f(k_j)>, FAVOR+
- * positive features, beta = 0 */
+ *   polynomial   w_ij = <q_i,k_j>^p (paper, section 2.1)
+ *   polysketch   w_ij = far_scale <a_i,b_j>^2, a and b the sketches of q and k (paper, sections 2.2-2.3); with a local
+ *                part <q_i,k_j>^p for the keys of the query's own block of b tokens (block; paper, section 3.2) or of
+ *                its own block and the one before (window)
+ *   performer    w_ij = <f(q_i), f(k_j)>, FAVOR+ positive features, beta = 0 */
+/* clang-format on */
 typedef struct psk_attention_config {
     psk_mechanism mechanism;
-    psk_sketch sketch; /* polysketch: how a and b come from q and k (used by models; attention alone takes a and b) */
-    psk_local local;   /* polysketch */
-    int64_t degree; /* p, even, >= 2: polynomial, and polysketch's local part and random sketch (there a power of two >=
-                       4) */
-    int64_t sketch_size;    /* r: polysketch; number m of random features: performer */
-    int64_t block_size;     /* b: the local part, or the chunk where there is none */
+    psk_sketch sketch;   /* polysketch: how a and b come from q and k (used by models; attention alone takes a and b) */
+    psk_local local;     /* polysketch */
+    int64_t degree;      /* p, even, >= 2: polynomial, polysketch's local part; random sketch: a power of two >= 4 */
+    int64_t sketch_size; /* r: polysketch; number m of random features: performer */
+    int64_t block_size;  /* b: the local part, or the chunk where there is none */
     float denominator_bias; /* beta of polynomial and polysketch */
     float far_scale;        /* factor on all sketched weights */
     psk_direction direction;
@@ -160,8 +162,8 @@ typedef struct psk_attention_tensors {
  * mod b. */
 PSK_API int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk);
 
-/* One attention of fixed configuration and sizes with its workspace: create once, call often; no allocation in forward
- * or backward. The device must outlive it. Errors: ARGUMENT naming the field. */
+/* One attention of fixed configuration and sizes with its workspace: create once, call often; nothing of ours is
+ * allocated in forward or backward. The device must outlive it. Errors: ARGUMENT naming the field. */
 typedef struct psk_attention psk_attention;
 PSK_API psk_status psk_attention_create(psk_device *device, const psk_attention_config *config,
                                         const psk_attention_shape *shape, psk_attention **out);
@@ -172,6 +174,7 @@ PSK_API int64_t psk_attention_bytes(const psk_attention *attention); /* of works
  * polysketch, the reference device) always computes in float32. Errors of bfloat16: docs/numerics.md. */
 PSK_API void psk_attention_set_precision(psk_attention *attention, psk_precision precision);
 
+/* Errors: ARGUMENT naming the tensor that is missing or the boundary that is wrong, before anything is written. */
 PSK_API psk_status psk_attention_forward(psk_attention *attention, const psk_attention_tensors *tensors);
 PSK_API psk_status psk_attention_backward(psk_attention *attention, const psk_attention_tensors *tensors);
 
