@@ -129,6 +129,21 @@ void psk_test_remove_folder(char *folder) {
     psk_free(folder);
 }
 
+int psk_test_place_enter(void **state, const char *name) {
+    static psk_test_place here;
+    here.folder = psk_test_folder();
+    PSK_TEST_OK(psk_join_path(here.folder, name, &here.path));
+    *state = &here;
+    return 0;
+}
+
+int psk_test_place_leave(void **state) {
+    psk_test_place *here = *state;
+    psk_free(here->path);
+    psk_test_remove_folder(here->folder);
+    return 0;
+}
+
 int64_t psk_test_allocation_failures(psk_status (*function)(void *), void *argument) {
     for (int64_t n = 1;; n++) {
         psk_alloc_fail_after(n);

@@ -46,6 +46,13 @@ void psk_test_free(float *buffer);
 char *psk_test_folder(void);
 void psk_test_remove_folder(char *folder);
 
+/* Fixture: a new folder and the path of a file `name` in it that is not there yet; *state points to it. */
+typedef struct psk_test_place {
+    char *folder, *path;
+} psk_test_place;
+int psk_test_place_enter(void **state, const char *name);
+int psk_test_place_leave(void **state);
+
 /* Runs `function` with the 1st, 2nd, ... allocation failing, until it succeeds; every failure must be PSK_ERROR_MEMORY.
  * Returns how many runs failed. What `function` took it must have released in both cases. */
 int64_t psk_test_allocation_failures(psk_status (*function)(void *), void *argument);

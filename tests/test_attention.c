@@ -47,30 +47,8 @@ static int64_t state_floats(const attention_case *c) {
     return c->shape.B * c->shape.Hkv * psk_attention_state_rows(&c->config) * (c->shape.d + 1);
 }
 
-/* Each tensor with its number of floats in case c, 0 where it has none. */
-#define QUERIES(c) ((c)->shape.B * (c)->shape.H * (c)->shape.Nq)
-#define KEYS(c)    ((c)->shape.B * (c)->shape.Hkv * (c)->shape.Nk)
-#define QK(c, n)   (psk_attention_uses_qk(&(c)->config) ? (n) : 0)
-#define STATE(c)   (has_state(c) ? state_floats(c) : 0)
-#define INPUTS(X)                                                                                                      \
-    X(q, QK(c, QUERIES(c) * c->shape.h))                                                                               \
-    X(k, QK(c, KEYS(c) * c->shape.h))                                                                                  \
-    X(v, KEYS(c) * c->shape.d)                                                                                         \
-    X(a, QUERIES(c) * c->shape.r)                                                                                      \
-    X(b, KEYS(c) * c->shape.r)                                                                                         \
-    X(state0, STATE(c))                                                                                                \
-    X(dout, QUERIES(c) * c->shape.d)                                                                                   \
-    X(dstate1, STATE(c))
-#define OUTPUTS(X)                                                                                                     \
-    X(out, QUERIES(c) * c->shape.d)                                                                                    \
-    X(normaliser, QUERIES(c))                                                                                          \
-    X(state1, STATE(c))                                                                                                \
-    X(dq, QK(c, QUERIES(c) * c->shape.h))                                                                              \
-    X(dk, QK(c, KEYS(c) * c->shape.h))                                                                                 \
-    X(dv, KEYS(c) * c->shape.d)                                                                                        \
-    X(da, QUERIES(c) * c->shape.r)                                                                                     \
-    X(db, KEYS(c) * c->shape.r)                                                                                        \
-    X(dstate0, STATE(c))
+#define STATE(c) (has_state(c) ? state_floats(c) : 0)
+#include "attention_tensors.h"
 
 static void scale(float *x, int64_t n, float factor) {
     for (int64_t i = 0; i < n; i++)

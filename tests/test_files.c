@@ -12,23 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct {
-    char *folder, *path;
-} place;
-
 static int enter(void **state) {
-    static place here;
-    here.folder = psk_test_folder();
-    PSK_TEST_OK(psk_join_path(here.folder, "file", &here.path));
-    *state = &here;
-    return 0;
-}
-
-static int leave(void **state) {
-    place *here = *state;
-    psk_free(here->path);
-    psk_test_remove_folder(here->folder);
-    return 0;
+    return psk_test_place_enter(state, "file");
 }
 
 static void expect_contents(const char *path, const char *contents) {
@@ -49,7 +34,7 @@ static void expect_entries(const char *folder, int64_t expected) {
 }
 
 static void read_whole(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char *text;
     size_t size;
     PSK_TEST_OK(psk_write_file(here->path, "", 0));
@@ -83,7 +68,7 @@ static void read_from_a_pipe(void **state) {
 }
 
 static void map(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     psk_mapping mapping;
     PSK_TEST_OK(psk_write_file(here->path, "", 0));
     PSK_TEST_OK(psk_map_file(here->path, &mapping));
@@ -102,7 +87,7 @@ static void map(void **state) {
 }
 
 static void atomic_commit_and_abandon(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     psk_atomic_file *file, *other;
     PSK_TEST_OK(psk_write_file(here->path, "old", 3));
     PSK_TEST_OK(psk_atomic_open(here->path, &file));
@@ -122,7 +107,7 @@ static void atomic_commit_and_abandon(void **state) {
 }
 
 static void atomic_refuses_what_is_no_file(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char *inside;
     PSK_TEST_OK(psk_join_path(here->folder, "missing/file", &inside));
     PSK_TEST_FAILS(psk_write_file(inside, "x", 1), PSK_ERROR_FILE, inside, "No such file");
@@ -151,7 +136,7 @@ static psk_status write_on_a_full_disk(const char *path, size_t bytes) {
 }
 
 static void full_disk_keeps_the_old_file(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     PSK_TEST_OK(psk_write_file(here->path, "old", 3));
     /* Fails in write, and (one byte too many, still in the buffer) only in commit. */
     PSK_TEST_FAILS(write_on_a_full_disk(here->path, 1000000), PSK_ERROR_FILE, here->path, "write", "File too large");
@@ -168,7 +153,7 @@ static psk_status write_again(void *path) {
 }
 
 static void atomic_without_memory(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     PSK_TEST_OK(psk_write_file(here->path, "old", 3));
     for (int64_t n = 1; n <= 3; n++) { /* the state, the name, the temporary name */
         psk_alloc_fail_after(n);
@@ -182,7 +167,7 @@ static void atomic_without_memory(void **state) {
 }
 
 static void folders(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char *deep, *file, *top, *link, **names;
     int64_t count;
     PSK_TEST_OK(psk_join_path(here->folder, "a/b//c/", &deep));
@@ -217,7 +202,7 @@ static void folders(void **state) {
 }
 
 static void many_names_are_sorted(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char **names;
     int64_t count;
     for (int i = 0; i < 100; i++) {
@@ -243,13 +228,13 @@ static psk_status list_again(void *folder) {
 }
 
 static void listing_without_memory(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     PSK_TEST_OK(psk_write_file(here->path, "", 0));
     assert_int_equal(psk_test_allocation_failures(list_again, here->folder), 2);
 }
 
 static void rename_and_space(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char *to;
     uint64_t bytes = 0;
     PSK_TEST_OK(psk_join_path(here->folder, "to", &to));
@@ -266,7 +251,7 @@ static void rename_and_space(void **state) {
 }
 
 static void write_in_the_current_folder(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char *before = getcwd(NULL, 0);
     assert_int_equal(chdir(here->folder), 0);
     PSK_TEST_OK(psk_write_file("plain", "x", 1)); /* a name without folder: the folder to sync is "." */
@@ -288,7 +273,7 @@ static void join(void **state) {
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, enter, leave)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, enter, psk_test_place_leave)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -27,31 +27,9 @@ typedef struct fused_case {
     bool states;
 } fused_case;
 
-/* Each tensor with its number of floats in case c, 0 where it has none. */
-#define QUERIES(c) ((c)->shape.B * (c)->shape.H * (c)->shape.Nq)
-#define KEYS(c)    ((c)->shape.B * (c)->shape.Hkv * (c)->shape.Nk)
-#define QK(c, n)   (psk_attention_uses_qk(&(c)->config) ? (n) : 0)
 #define STATE(c)                                                                                                       \
     ((c)->states ? (c)->shape.B * (c)->shape.Hkv * psk_attention_state_rows(&(c)->config) * ((c)->shape.d + 1) : 0)
-#define INPUTS(X)                                                                                                      \
-    X(q, QK(c, QUERIES(c) * c->shape.h))                                                                               \
-    X(k, QK(c, KEYS(c) * c->shape.h))                                                                                  \
-    X(v, KEYS(c) * c->shape.d)                                                                                         \
-    X(a, QUERIES(c) * c->shape.r)                                                                                      \
-    X(b, KEYS(c) * c->shape.r)                                                                                         \
-    X(state0, STATE(c))                                                                                                \
-    X(dout, QUERIES(c) * c->shape.d)                                                                                   \
-    X(dstate1, STATE(c))
-#define OUTPUTS(X)                                                                                                     \
-    X(out, QUERIES(c) * c->shape.d)                                                                                    \
-    X(normaliser, QUERIES(c))                                                                                          \
-    X(state1, STATE(c))                                                                                                \
-    X(dq, QK(c, QUERIES(c) * c->shape.h))                                                                              \
-    X(dk, QK(c, KEYS(c) * c->shape.h))                                                                                 \
-    X(dv, KEYS(c) * c->shape.d)                                                                                        \
-    X(da, QUERIES(c) * c->shape.r)                                                                                     \
-    X(db, KEYS(c) * c->shape.r)                                                                                        \
-    X(dstate0, STATE(c))
+#include "attention_tensors.h"
 
 static void free_tensors(psk_attention_tensors *t) {
 #define X(name, count) psk_test_free((float *)t->name);

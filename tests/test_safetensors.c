@@ -12,23 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct {
-    char *folder, *path;
-} place;
-
 static int enter(void **state) {
-    static place here;
-    here.folder = psk_test_folder();
-    PSK_TEST_OK(psk_join_path(here.folder, "x.safetensors", &here.path));
-    *state = &here;
-    return 0;
-}
-
-static int leave(void **state) {
-    place *here = *state;
-    psk_free(here->path);
-    psk_test_remove_folder(here->folder);
-    return 0;
+    return psk_test_place_enter(state, "x.safetensors");
 }
 
 /* Not psk_write_file: hundreds of files that need not be safe on the disk. */
@@ -60,7 +45,7 @@ static psk_status try_open(const char *path) {
 }
 
 static void write_and_read(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     const float w[6] = {1, -2, 3.5f, 0, 5, 6e30f};
     const double d[2] = {0.5, -1e10};
     const psk_bf16 b[3] = {psk_bf16_from_float(1.5f), psk_bf16_from_float(-2), psk_bf16_from_float(INFINITY)};
@@ -120,7 +105,7 @@ static void write_and_read(void **state) {
 }
 
 static void wrong_requests_are_named(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     float out[6] = {0};
     const int64_t step = 3;
     const psk_tensor_source sources[] = {{"w", PSK_F32, 2, {2, 3}, out}, {"step", PSK_I64, 0, {0}, &step}};
@@ -138,7 +123,7 @@ static void wrong_requests_are_named(void **state) {
 }
 
 static void no_tensors(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     write_raw(here->path, "{}", 0);
     PSK_TEST_OK(try_open(here->path));
     write_raw(here->path, "{\"__metadata__\":{\"a\":\"b\"}}   ", 0);
@@ -154,7 +139,7 @@ static void no_tensors(void **state) {
 }
 
 static void damaged_prefix(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     static const struct {
         uint64_t header;
         size_t bytes; /* of the whole file */
@@ -189,7 +174,7 @@ static void damaged_prefix(void **state) {
 #define F32_4                         TENSOR("\"F32\"", "[4]", "[0,16]")
 
 static void damaged_header(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     /* Each with 16 bytes of data behind it. */
     static const struct {
         const char *header, *message;
@@ -259,7 +244,7 @@ static void damaged_header(void **state) {
 
 /* What looks odd but is valid: any order in the header, unaligned data, empty tensors at a border, unknown fields. */
 static void odd_but_valid(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     write_raw(here->path,
               "{\"c\":{" TENSOR("\"F32\"", "[3]", "[1,13]") "},\"e\":{" TENSOR(
                   "\"F32\"", "[0,5]",
@@ -284,7 +269,7 @@ static void odd_but_valid(void **state) {
 
 /* Every byte of a small file changed in turn, and every length cut: an answer, whatever it is, and no wrong read. */
 static void every_byte_damaged(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     write_raw(here->path,
               "{\"a\":{" TENSOR("\"U8\"", "[2,3]", "[0,6]") "},\"b\":{" TENSOR("\"BF16\"", "[]", "[6,8]") "}}", 8);
     char *text;
@@ -306,7 +291,7 @@ static void every_byte_damaged(void **state) {
 }
 
 static void wrong_sources_are_refused(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     const float x[4] = {0};
     json_t *metadata;
     PSK_TEST_OK(psk_json_parse("{\"p\": 4}", 8, "metadata", &metadata));
@@ -335,7 +320,7 @@ static void wrong_sources_are_refused(void **state) {
 
 /* What the reader would refuse is not written. */
 static void header_of_more_than_100_mb(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     const size_t length = 100000000;
     void *name;
     PSK_TEST_OK(psk_alloc(length + 1, "a long name", &name));
@@ -366,7 +351,7 @@ static psk_status write_open_read(void *path) {
 }
 
 static void without_memory(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     assert_true(psk_test_allocation_failures(write_open_read, here->path) > 50);
     char **names;
     int64_t count;
@@ -376,7 +361,7 @@ static void without_memory(void **state) {
 }
 
 static void many_tensors_are_found(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     enum { COUNT = 2003 };
     static psk_tensor_source sources[COUNT];
     static char names[COUNT][24];
@@ -434,7 +419,7 @@ static void check_golden(const char *path, const char *copy) {
 }
 
 static void golden_files(void **state) {
-    const place *here = *state;
+    const psk_test_place *here = *state;
     char **names;
     int64_t count, opened = 0;
     PSK_TEST_OK(psk_list_folder(PSK_GOLDEN_DIR, &names, &count));
@@ -451,7 +436,7 @@ static void golden_files(void **state) {
     assert_true(opened >= 66);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, enter, leave)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, enter, psk_test_place_leave)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
