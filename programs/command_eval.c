@@ -57,6 +57,8 @@ static exit_code evaluate(eval_settings *settings, psk_model *model) {
 }
 
 static exit_code run(eval_settings *settings) {
+    if (settings->json && !can_write("eval", settings->json))
+        return EXIT_FAILED;
     psk_device *device = NULL;
     psk_model *model = NULL;
     char path[PATH_CAPACITY];

@@ -109,13 +109,8 @@ bool plot_draw(const char *command, const char *path, const plot_axes *axes, con
         say_error(command, "there is nothing to draw in %s", path);
         return false;
     }
-    FILE *const picture = fopen(path, "ab"); /* gnuplot writes to the terminal what it cannot write there */
-    if (!picture) {
-        say_error(command, "cannot write %s: %s", path, strerror(errno));
+    if (!can_write(command, path)) /* gnuplot would draw on the terminal */
         return false;
-    }
-    const bool fresh = fseek(picture, 0, SEEK_END) == 0 && ftell(picture) == 0;
-    fclose(picture);
     fflush(NULL);
     void (*const before)(int) = signal(SIGPIPE, SIG_IGN); /* gnuplot may end before it has read everything */
     FILE *const script = popen("command -v gnuplot >/dev/null 2>&1 || exit 127; exec gnuplot", "w");
@@ -127,8 +122,6 @@ bool plot_draw(const char *command, const char *path, const plot_axes *axes, con
     signal(SIGPIPE, before);
     if (result == 0)
         return true;
-    if (fresh)
-        remove(path);
     if (script && WIFEXITED(result) && WEXITSTATUS(result) == NOT_FOUND)
         say_error(command, "%s was not drawn: gnuplot is not installed (Debian, Ubuntu: apt install gnuplot-nox)",
                   path);

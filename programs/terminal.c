@@ -1,5 +1,6 @@
 #include "terminal.h"
 
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -19,6 +20,19 @@ void say_error(const char *command, const char *format, ...) {
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
+}
+
+bool can_write(const char *command, const char *path) {
+    const bool existed = access(path, F_OK) == 0;
+    FILE *const file = fopen(path, "ab");
+    if (!file) {
+        say_error(command, "cannot write %s: %s", path, strerror(errno));
+        return false;
+    }
+    fclose(file);
+    if (!existed)
+        remove(path);
+    return true;
 }
 
 exit_code say_status(const char *command, psk_status status) {

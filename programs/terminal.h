@@ -13,6 +13,9 @@ __attribute__((format(printf, 2, 3)))
 #endif
 void say_error(const char *command, const char *format, ...);
 
+/* Whether `path` can be written, said before long work whose result goes there. Leaves no new file. */
+bool can_write(const char *command, const char *path);
+
 /* The library's message for `status` on stderr; the exit code that belongs to it: a value that the library refuses is
  * wrong usage. */
 exit_code say_status(const char *command, psk_status status);

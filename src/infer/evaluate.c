@@ -82,8 +82,9 @@ static psk_status check_sizes(const eval_run *run) {
             PSK_ERROR_ARGUMENT, "%s has tokens of \"%s\" (vocab_size %" PRId64 "), the model has vocab_size %" PRId64,
             options->data, run->source.tokenizer->name, run->source.tokenizer->vocab_size, config->vocab_size);
     if (run->source.tokens < 2)
-        return psk_fail(PSK_ERROR_ARGUMENT, "%s: at least 2 tokens are needed, it has %" PRId64, options->data,
-                        run->source.tokens);
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "%s holds too little text: at least 2 tokens are needed, it has %" PRId64 " with end-of-text",
+                        options->data, run->source.tokens);
     return PSK_OK;
 }
 
