@@ -213,11 +213,13 @@ psk_model_config_check(const psk_model_config *config); /* ARGUMENT naming the f
 
 typedef struct psk_model psk_model;
 
-/* New weights, a pure function of (config, seed): GPT-2's N(0, 0.02^2), residual projections divided by sqrt(2 L). The
- * device must outlive the model. */
+/* New weights, a pure function of (config, seed): GPT-2's N(0, 0.02^2) with residual projections divided by
+ * sqrt(2 L), token embeddings N(0, 0.1^2), sketches so that <s,s> starts near r (docs/mathematics.md). The device must
+ * outlive the model. Errors: ARGUMENT naming the field of config, MEMORY. */
 PSK_API psk_status psk_model_create(psk_device *device, const psk_model_config *config, uint64_t seed, psk_model **out);
 
-/* A model folder: config.json, model.safetensors. Save is atomic file by file. Load checks every name and shape. */
+/* A model folder: config.json, model.safetensors. Save is atomic file by file. Load checks every name and shape.
+ * Errors: FILE, FORMAT naming file and tensor or key, MEMORY. */
 PSK_API psk_status psk_model_load(psk_device *device, const char *folder, psk_model **out);
 PSK_API psk_status psk_model_save(const psk_model *model, const char *folder);
 PSK_API void psk_model_free(psk_model *model);
@@ -268,11 +270,14 @@ typedef struct psk_prepare_options {
     psk_progress progress; /* NULL: none */
     void *user;
 } psk_prepare_options;
+/* What `polysketch prepare --help` shows; inputs and output are NULL. */
 PSK_API psk_prepare_options psk_prepare_options_default(void);
 
 typedef struct psk_prepare_result {
     int64_t documents, bytes, train_tokens, valid_tokens, shards;
 } psk_prepare_result;
+/* Documents counted with their end-of-text tokens. Errors: ARGUMENT naming the option or an empty input, FILE, MEMORY,
+ * INTERRUPTED; the output folder is then unfinished and refused by training. */
 PSK_API psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result);
 
 /* Reads a shard's header and, with check != 0, verifies its checksum. Errors: FILE, FORMAT naming file and field. */
@@ -309,6 +314,7 @@ typedef struct psk_train_options {
     int64_t eval_every, eval_batches, save_every, keep_last; /* 0: never / none */
     uint64_t seed;                                           /* weights, order of the data, dropout */
 } psk_train_options;
+/* What `polysketch train --help` shows, context 512; data and output are NULL. */
 PSK_API psk_train_options psk_train_options_default(void);
 
 /* The options with which the run in folder `output` was started (options.json), for resuming: all of them, with
@@ -345,6 +351,7 @@ typedef struct psk_eval_options {
     psk_progress progress;
     void *user;
 } psk_eval_options;
+/* What `polysketch eval --help` shows; data is NULL. */
 PSK_API psk_eval_options psk_eval_options_default(void);
 
 typedef struct psk_eval_result {
@@ -352,6 +359,8 @@ typedef struct psk_eval_result {
     double loss; /* nats per token */
     double perplexity, bits_per_byte;
 } psk_eval_result;
+/* Over the whole split in windows that do not overlap; twice the same. Errors: ARGUMENT naming the option, FILE, FORMAT
+ * naming the shard, MEMORY, NUMERIC for a loss that is not finite, INTERRUPTED. */
 PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *options, psk_eval_result *result);
 
 /* -------------------------------------------------------------------------------------------------------- generation
@@ -377,6 +386,7 @@ typedef struct psk_sampling {
     float top_p;
     uint64_t seed;
 } psk_sampling;
+/* What `polysketch generate --help` shows. */
 PSK_API psk_sampling psk_sampling_default(void);
 
 /* Token number `index` of the stream of this seed: a pure function of its arguments. logits: V, left alone. */

@@ -214,8 +214,8 @@ typedef struct psk_power_weights_backward_args {
 
 /* The symmetric product of each row, packed: y[e(i,j)] = scale f x_i x_j for i <= j, f = off_diagonal for i < j and 1
  * for i == j; e runs over (0,0), (0,1), ..., (0,r-1), (1,1), ...: m = r (r+1) / 2 numbers. With off_diagonal 2 on one
- * side and 1 on the other <y_q, y_k> = scale_q scale_k <x_q, x_k>^2 (design: psi_q and psi_k). x: batch x rows x r,
- * contiguous rows, stride x_stride; y: batch x rows x m, stride y_stride. */
+ * side and 1 on the other <y_q, y_k> = scale_q scale_k <x_q, x_k>^2: psi_q and psi_k of the block algorithm. x: batch x
+ * rows x r, contiguous rows, stride x_stride; y: batch x rows x m, stride y_stride. */
 typedef struct psk_pack_features_forward_args {
     int64_t batch, rows, r, x_stride, y_stride;
     const float *x;
