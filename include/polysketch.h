@@ -379,19 +379,76 @@ PSK_API psk_status psk_session_append(psk_session *session, const int32_t *token
 PSK_API int64_t psk_session_length(const psk_session *session); /* tokens so far */
 PSK_API int64_t psk_session_bytes(const psk_session *session);  /* of state */
 
-/* Applied in this order: temperature (0: the largest logit, ties to the smaller id), top_k (0: all), top_p (1: all). */
+/* Added to the logit of one token. */
+typedef struct psk_logit_bias {
+    int32_t token;
+    float bias; /* finite; by custom -100 means never and 100 always */
+} psk_logit_bias;
+
+/* How a token is chosen from V logits. Applied in this order, what is neutral changes nothing:
+ *   1. penalties, on each token found in the last penalty_window tokens of the history (c times):
+ *      logit = logit > 0 ? logit / repetition_penalty : logit * repetition_penalty    (Keskar et al., arXiv 1909.05858)
+ *      logit -= presence_penalty + c frequency_penalty
+ *   2. bias: logit += bias
+ *   3. temperature T: weight = exp((logit - largest logit) / T). T = 0: the token is the one with the largest logit,
+ *      ties go to the smaller id, and nothing below applies
+ *   4. top_k: the k tokens with the largest logits stay, ties go to the smaller id
+ *   5. top_p: of these the fewest from the largest down whose weights reach top_p of their sum (at least one)
+ *   6. min_p: of these the ones whose weight is at least min_p times the largest
+ *   7. one of the kept tokens, with the probability of its weight.
+ * Start from psk_sampling_default: in a struct of zeros top_p and repetition_penalty are out of range. */
 typedef struct psk_sampling {
-    float temperature;
-    int64_t top_k;
-    float top_p;
-    uint64_t seed;
+    float temperature;          /* >= 0 [0.8] */
+    int64_t top_k;              /* >= 0, 0: all [0] */
+    float top_p;                /* 0 < p <= 1, 1: all [1] */
+    float min_p;                /* 0 <= p <= 1, 0: all [0] */
+    float repetition_penalty;   /* > 0, 1: none, above 1: fewer repetitions [1] */
+    float presence_penalty;     /* any finite number, 0: none [0] */
+    float frequency_penalty;    /* the same, for each time that the token is there [0] */
+    int64_t penalty_window;     /* >= 0 tokens, 0: the whole history, in whose length a token's time then grows [0] */
+    const psk_logit_bias *bias; /* bias_count entries of the caller's; several for one token add up [NULL] */
+    int64_t bias_count;         /* [0] */
+    uint64_t seed;              /* [1] */
 } psk_sampling;
-/* What `polysketch generate --help` shows. */
+/* The values in brackets above, and what `polysketch generate --help` shows. */
 PSK_API psk_sampling psk_sampling_default(void);
 
-/* Token number `index` of the stream of this seed: a pure function of its arguments. logits: V, left alone. */
-PSK_API psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, int64_t index,
-                              int32_t *token);
+/* Whether psk_sample would take these for a vocabulary of V tokens. Errors: ARGUMENT naming the field, its value and
+ * its range. */
+PSK_API psk_status psk_sampling_check(const psk_sampling *sampling, int64_t V);
+
+/* Token number `index` of the stream of this seed: a pure function of its arguments. logits: V, left alone. history:
+ * the history_count >= 0 tokens before, for the penalties (NULL if 0). Errors: ARGUMENT as above, or for a token of the
+ * history outside the vocabulary; NUMERIC naming the token whose logit is not finite; MEMORY. */
+PSK_API psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, const int32_t *history,
+                              int64_t history_count, int64_t index, int32_t *token);
+
+/* log(softmax(logits)) in nats, of the logits as they are (no temperature, no penalties): of `token` into *logprob, and
+ * of the `top` likeliest tokens, likeliest first, ties to the smaller id. logits: V; top: 0 ... V; top_tokens and
+ * top_logprobs: top, NULL if 0. Errors: ARGUMENT for a token outside the vocabulary or a top outside its range, NUMERIC
+ * naming the token whose logit is not finite, MEMORY. */
+PSK_API psk_status psk_log_probabilities(int64_t V, const float *logits, int32_t token, int64_t top, float *logprob,
+                                         int32_t *top_tokens, float *top_logprobs);
+
+/* From the bytes of tokens as they come to text that can be shown: whole UTF-8 characters only, and never a part of a
+ * stop string. Bytes that belong to no character come out as U+FFFD, one for each longest beginning of a character
+ * (Unicode, section 3.9). The text ends before the first stop string that becomes complete (of several at one place the
+ * longest); it is the same however the bytes are cut into calls. */
+typedef struct psk_text_stream psk_text_stream;
+
+/* stops: stop_count >= 0 strings, copied. Errors: ARGUMENT for one that is empty or not UTF-8, MEMORY. */
+PSK_API psk_status psk_text_stream_create(const char *const *stops, int64_t stop_count, psk_text_stream **out);
+PSK_API void psk_text_stream_free(psk_text_stream *stream);
+
+/* Takes `size` bytes. *text, *text_size: what can be shown now, UTF-8 without a 0 at its end, maybe nothing; it belongs
+ * to the stream and is valid until the next call. *stopped: whether a stop string has come, now or earlier; then no
+ * more text comes. Held back are at most an unfinished character and the beginning of a stop string. Errors: MEMORY;
+ * the stream is then as before. */
+PSK_API psk_status psk_text_stream_push(psk_text_stream *stream, const char *bytes, size_t size, const char **text,
+                                        size_t *text_size, int *stopped);
+
+/* The end of the bytes: what was held back, U+FFFD for a character that was not finished. The stream is then as new. */
+PSK_API psk_status psk_text_stream_finish(psk_text_stream *stream, const char **text, size_t *text_size);
 
 /* Bytes of a token (tokenizer "bytes"): at most `capacity` bytes to text, *size set. End-of-text has none. */
 PSK_API psk_status psk_token_text(const psk_model *model, int32_t token, char *text, size_t capacity, size_t *size);

@@ -1,7 +1,6 @@
 /* polysketch generate: a model and a prompt -> text, streamed. */
 #include "model_options.h"
 #include "terminal.h"
-#include "utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -26,7 +25,7 @@ typedef struct generation {
     psk_model *model;
     psk_session *session;
     float *logits;
-    utf8_stream stream;
+    psk_text_stream *stream;
     bool terminal;
     int64_t prompt_tokens, tokens; /* read, written */
     double prompt_seconds, seconds;
@@ -99,22 +98,32 @@ static int32_t *make_tokens(const char *text, size_t size, int64_t *count) {
 /* ----------------------------------------------------------------------------------------------------------- output
  */
 
-/* Controls of ASCII other than tab and line end, and those of Latin-1 as UTF-8 writes them. */
-static bool is_control(const char *character, size_t size) {
-    const unsigned char *const c = (const unsigned char *)character;
-    return (size == 1 && (c[0] == 0x7F || (c[0] < 0x20 && c[0] != '\n' && c[0] != '\t'))) ||
-           (size == 2 && c[0] == 0xC2 && c[1] < 0xA0);
+/* Bytes of the character at text that a terminal would obey instead of showing it: controls of ASCII other than tab and
+ * line end, and those of Latin-1 as UTF-8 writes them. 0: it is none. */
+static size_t control_size(const char *text, size_t size) {
+    const unsigned char *const c = (const unsigned char *)text;
+    if (c[0] == 0x7F || (c[0] < 0x20 && c[0] != '\n' && c[0] != '\t'))
+        return 1;
+    return size > 1 && c[0] == 0xC2 && c[1] < 0xA0 ? 2 : 0;
 }
 
-/* A terminal does what control characters say: there a model's are left out. */
-static void put_bytes(generation *g, const char *text, size_t size) {
-    char out[UTF8_OUTPUT_CAPACITY];
-    for (size_t i = 0; i < size; i++) {
-        const size_t count = utf8_push(&g->stream, (unsigned char)text[i], out);
-        if (!(g->terminal && is_control(out, count)))
-            fwrite(out, 1, count, stdout);
+static void put_text(const generation *g, const char *text, size_t size) {
+    for (size_t i = 0, skipped; i < size; i += skipped ? skipped : 1) {
+        skipped = g->terminal ? control_size(text + i, size - i) : 0;
+        if (skipped == 0)
+            putchar(text[i]);
     }
     fflush(stdout);
+}
+
+static psk_status put_bytes(generation *g, const char *bytes, size_t size) {
+    const char *text;
+    size_t text_size;
+    int stopped;
+    const psk_status status = psk_text_stream_push(g->stream, bytes, size, &text, &text_size, &stopped);
+    if (status == PSK_OK)
+        put_text(g, text, text_size);
+    return status;
 }
 
 static psk_status read_tokens(generation *g, const int32_t *tokens, int64_t count) {
@@ -129,30 +138,36 @@ static psk_status read_tokens(generation *g, const int32_t *tokens, int64_t coun
 static psk_status write_tokens(generation *g) {
     const generate_settings *const settings = g->settings;
     const int64_t V = psk_model_get_config(g->model)->vocab_size;
-    const psk_sampling sampling = {(float)settings->temperature, settings->top_k, (float)settings->top_p,
-                                   settings->seed};
+    psk_sampling sampling = psk_sampling_default();
+    sampling.temperature = (float)settings->temperature;
+    sampling.top_k = settings->top_k;
+    sampling.top_p = (float)settings->top_p;
+    sampling.seed = settings->seed;
     const double start = seconds_now();
     psk_status status = PSK_OK;
     while (status == PSK_OK && g->tokens < settings->max_tokens && !stop_requested()) {
         int32_t token;
         char text[256];
         size_t size = 0;
-        if ((status = psk_sample(&sampling, V, g->logits, g->tokens, &token)) != PSK_OK ||
+        if ((status = psk_sample(&sampling, V, g->logits, NULL, 0, g->tokens, &token)) != PSK_OK ||
             (status = psk_token_text(g->model, token, text, sizeof text, &size)) != PSK_OK || size == 0)
             break;
-        put_bytes(g, text, size);
+        status = put_bytes(g, text, size);
         g->tokens++;
-        if (g->tokens < settings->max_tokens)
+        if (status == PSK_OK && g->tokens < settings->max_tokens)
             status = psk_session_append(g->session, &token, 1, g->logits);
     }
     g->seconds = seconds_now() - start;
     return status;
 }
 
-static void end_line(generation *g) {
-    char out[UTF8_OUTPUT_CAPACITY];
-    fwrite(out, 1, utf8_finish(&g->stream, out), stdout);
+static psk_status end_line(generation *g) {
+    const char *text = "";
+    size_t size = 0;
+    const psk_status status = psk_text_stream_finish(g->stream, &text, &size);
+    put_text(g, text, size);
     putchar('\n');
+    return status;
 }
 
 static void print_speed(const generation *g) {
@@ -168,13 +183,14 @@ static exit_code generate(generation *g, const char *prompt, size_t size) {
     int32_t *const tokens = make_tokens(prompt, size, &count);
     if (!tokens)
         return EXIT_FAILED;
-    if (g->settings->echo)
-        put_bytes(g, prompt, size);
-    psk_status status = read_tokens(g, tokens, count);
+    psk_status status = g->settings->echo ? put_bytes(g, prompt, size) : PSK_OK;
+    if (status == PSK_OK)
+        status = read_tokens(g, tokens, count);
     if (status == PSK_OK)
         status = write_tokens(g);
     free(tokens);
-    end_line(g);
+    const psk_status end = end_line(g);
+    status = status == PSK_OK ? end : status;
     if (fflush(stdout) != 0 || ferror(stdout)) {
         say_error("generate", "cannot write the text: %s", strerror(errno));
         return EXIT_FAILED;
@@ -197,6 +213,8 @@ static exit_code run(const generate_settings *settings, const char *prompt, size
         status = psk_model_load(device, model_folder(settings->model, path), &g.model);
     if (status == PSK_OK)
         status = psk_session_create(g.model, &g.session);
+    if (status == PSK_OK)
+        status = psk_text_stream_create(NULL, 0, &g.stream);
     exit_code code = say_status("generate", status);
     if (status == PSK_OK) {
         g.logits = malloc((size_t)psk_model_get_config(g.model)->vocab_size * sizeof *g.logits);
@@ -206,6 +224,7 @@ static exit_code run(const generate_settings *settings, const char *prompt, size
         code = g.logits ? generate(&g, prompt, size) : EXIT_FAILED;
     }
     free(g.logits);
+    psk_text_stream_free(g.stream);
     psk_session_free(g.session);
     psk_model_free(g.model);
     psk_device_free(device);

@@ -1,17 +1,18 @@
-/* The program's stream of characters: whole ones only, U+FFFD for what is none. */
+/* The stream of characters: whole ones only, U+FFFD for what is none. */
 #include "support.h"
 
-#include "../programs/utf8.c"
+#include "base/utf8.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Pushes `size` bytes; after each, what has come out so far must be whole characters. */
 static size_t stream(const unsigned char *bytes, size_t size, char *out) {
-    utf8_stream s = {.count = 0};
+    psk_utf8_stream s = {.count = 0};
     size_t used = 0;
     for (size_t i = 0; i < size; i++)
-        used += utf8_push(&s, bytes[i], out + used);
-    return used + utf8_finish(&s, out + used);
+        used += psk_utf8_push(&s, bytes[i], out + used);
+    return used + psk_utf8_finish(&s, out + used);
 }
 
 static void check(const char *bytes, const char *expected) {
@@ -46,14 +47,14 @@ static void test_replacement(void **state) {
 /* A character comes out with its last byte and not before. */
 static void test_timing(void **state) {
     (void)state;
-    utf8_stream s = {.count = 0};
-    char out[UTF8_OUTPUT_CAPACITY];
-    assert_int_equal(utf8_push(&s, 0xF0, out), 0);
-    assert_int_equal(utf8_push(&s, 0x9F, out), 0);
-    assert_int_equal(utf8_push(&s, 0x98, out), 0);
-    assert_int_equal(utf8_push(&s, 0x80, out), 4);
+    psk_utf8_stream s = {.count = 0};
+    char out[PSK_UTF8_OUTPUT_CAPACITY];
+    assert_int_equal(psk_utf8_push(&s, 0xF0, out), 0);
+    assert_int_equal(psk_utf8_push(&s, 0x9F, out), 0);
+    assert_int_equal(psk_utf8_push(&s, 0x98, out), 0);
+    assert_int_equal(psk_utf8_push(&s, 0x80, out), 4);
     assert_memory_equal(out, "\xF0\x9F\x98\x80", 4);
-    assert_int_equal(utf8_finish(&s, out), 0);
+    assert_int_equal(psk_utf8_finish(&s, out), 0);
 }
 
 int main(void) {

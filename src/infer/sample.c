@@ -1,87 +1,173 @@
-/* From logits to a token, in double.
- *
- *   1. temperature T: weight w_v = exp((logit_v - max) / T); T = 0 picks the largest logit, ties go to the smaller id
- *   2. top_k: the k largest logits stay, ties go to the smaller id
- *   3. top_p: of these the fewest from the largest down whose weights reach top_p of what is left after top_k
- *   4. the kept tokens in order of id; the first whose sum of weights exceeds u * (sum of all kept), u = number `index`
- *      of the stream of the seed, uniform in [0, 1) */
+/* From logits to a token, in double; the steps are those of polysketch.h, psk_sampling. A vocabulary is large and few
+ * of its tokens matter: only what has to be in order is put in order, and exponentials are taken of what top_k left. */
+#include "infer/sample.h"
+
 #include "base/memory.h"
 #include "base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 
 psk_sampling psk_sampling_default(void) {
-    return (psk_sampling){.temperature = 0.8f, .top_k = 0, .top_p = 1, .seed = 1};
+    return (psk_sampling){.temperature = 0.8f, .top_p = 1, .repetition_penalty = 1, .seed = 1};
 }
 
-static psk_status check_sampling(const psk_sampling *sampling, int64_t V, int64_t index) {
-    if (V < 1 || V > INT32_MAX)
-        return psk_fail(PSK_ERROR_ARGUMENT, "a vocabulary of %" PRId64 " tokens: 1 ... 2^31 - 1 are possible", V);
-    if (index < 0)
-        return psk_fail(PSK_ERROR_ARGUMENT, "token number %" PRId64 " of a stream: it must be >= 0", index);
-    if (!(sampling->temperature >= 0 && isfinite(sampling->temperature)))
-        return psk_fail(PSK_ERROR_ARGUMENT,
-                        "temperature %g: a finite number >= 0 is expected (0: always the likeliest)",
-                        (double)sampling->temperature);
+/* ------------------------------------------------------------------------------------------------------------ checks
+ */
+
+static psk_status check_counts(const psk_sampling *sampling) {
     if (sampling->top_k < 0)
         return psk_fail(PSK_ERROR_ARGUMENT, "top_k %" PRId64 ": it must be >= 0 (0: all tokens)", sampling->top_k);
-    if (!(sampling->top_p > 0 && sampling->top_p <= 1))
-        return psk_fail(PSK_ERROR_ARGUMENT, "top_p %g is outside 0 < top_p <= 1 (1: all tokens)",
-                        (double)sampling->top_p);
+    if (sampling->penalty_window < 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "penalty_window %" PRId64 ": it must be >= 0 (0: the whole history)",
+                        sampling->penalty_window);
+    if (sampling->bias_count < 0 || (sampling->bias_count > 0 && !sampling->bias))
+        return psk_fail(PSK_ERROR_ARGUMENT, "bias_count %" PRId64 "%s", sampling->bias_count,
+                        sampling->bias_count < 0 ? ": it must be >= 0" : ", but bias is NULL");
     return PSK_OK;
 }
 
-/* Also the largest one: ties go to the smaller id. */
-static psk_status check_logits(int64_t V, const float *logits, int64_t *largest) {
-    *largest = 0;
-    for (int64_t v = 0; v < V; v++) {
-        if (!isfinite(logits[v]))
-            return psk_fail(PSK_ERROR_NUMERIC, "the logit of token %" PRId64 " is %g: the model's output is not finite",
-                            v, (double)logits[v]);
-        if (logits[v] > logits[*largest])
-            *largest = v;
+static psk_status check_numbers(const psk_sampling *sampling) {
+    const psk_sampling s = *sampling;
+    const struct {
+        const char *name;
+        float value;
+        bool good;
+        const char *wanted;
+    } numbers[] = {
+        {"temperature", s.temperature, s.temperature >= 0 && isfinite(s.temperature),
+         "a finite number >= 0 (0: always the likeliest)"},
+        {"top_p", s.top_p, s.top_p > 0 && s.top_p <= 1, "0 < top_p <= 1 (1: all tokens)"},
+        {"min_p", s.min_p, s.min_p >= 0 && s.min_p <= 1, "0 <= min_p <= 1 (0: all tokens)"},
+        {"repetition_penalty", s.repetition_penalty, s.repetition_penalty > 0 && isfinite(s.repetition_penalty),
+         "a finite number > 0 (1: none)"},
+        {"presence_penalty", s.presence_penalty, isfinite(s.presence_penalty), "a finite number (0: none)"},
+        {"frequency_penalty", s.frequency_penalty, isfinite(s.frequency_penalty), "a finite number (0: none)"},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (!numbers[i].good)
+            return psk_fail(PSK_ERROR_ARGUMENT, "%s %g: expected is %s", numbers[i].name, (double)numbers[i].value,
+                            numbers[i].wanted);
+    return PSK_OK;
+}
+
+psk_status psk_sampling_check(const psk_sampling *sampling, int64_t V) {
+    PSK_TRY(check_numbers(sampling));
+    PSK_TRY(check_counts(sampling));
+    for (int64_t i = 0; i < sampling->bias_count; i++) {
+        const psk_logit_bias *const bias = &sampling->bias[i];
+        if (bias->token < 0 || bias->token >= V)
+            return psk_fail(PSK_ERROR_ARGUMENT, "bias %" PRId64 " is for token %" PRId32 ", outside 0 ... %" PRId64, i,
+                            bias->token, V - 1);
+        if (!isfinite(bias->bias))
+            return psk_fail(PSK_ERROR_ARGUMENT, "the bias of token %" PRId32 " is %g: a finite number is expected",
+                            bias->token, (double)bias->bias);
     }
     return PSK_OK;
 }
 
-typedef struct ranked_token {
-    float logit;
-    int32_t id;
-} ranked_token;
+/* ------------------------------------------------------------------------------------------------- penalties and bias
+ */
 
-static int compare_ranks(const void *left, const void *right) {
-    const ranked_token *const a = left, *const b = right;
-    if (a->logit != b->logit)
-        return a->logit > b->logit ? -1 : 1;
-    return a->id < b->id ? -1 : 1;
+static bool has_penalties(const psk_sampling *sampling) {
+    return sampling->repetition_penalty != 1 || sampling->presence_penalty != 0 || sampling->frequency_penalty != 0;
 }
 
-/* weights[v] = 0 for every token that top_k or top_p cuts off. */
-static psk_status cut_tail(const psk_sampling *sampling, int64_t V, const float *logits, double *weights) {
-    ranked_token *ranks;
-    PSK_TRY(psk_alloc((size_t)V * sizeof *ranks, "ranks of the tokens", (void **)&ranks));
-    for (int64_t v = 0; v < V; v++)
-        ranks[v] = (ranked_token){logits[v], (int32_t)v};
-    qsort(ranks, (size_t)V, sizeof *ranks, compare_ranks);
-
-    const int64_t kept = sampling->top_k > 0 && sampling->top_k < V ? sampling->top_k : V;
-    double mass = 0;
-    for (int64_t i = 0; i < kept; i++)
-        mass += weights[ranks[i].id];
-    const double wanted = (double)sampling->top_p * mass;
-    double sum = 0;
-    int64_t i = 0;
-    do
-        sum += weights[ranks[i++].id];
-    while (i < kept && (sampling->top_p == 1 || sum < wanted)); /* 1 means all, whatever the rounding of the sums */
-    for (; i < V; i++)
-        weights[ranks[i].id] = 0;
-    psk_free(ranks);
+/* counts[v]: how often token v is in the window. */
+static psk_status count_history(const psk_sampling *sampling, int64_t V, const int32_t *history, int64_t history_count,
+                                int64_t *counts) {
+    const bool all = sampling->penalty_window == 0 || sampling->penalty_window > history_count;
+    for (int64_t i = all ? 0 : history_count - sampling->penalty_window; i < history_count; i++) {
+        if (history[i] < 0 || history[i] >= V)
+            return psk_fail(PSK_ERROR_ARGUMENT,
+                            "token %" PRId64 " of the history is %" PRId32 ", outside 0 ... %" PRId64, i, history[i],
+                            V - 1);
+        counts[history[i]]++;
+    }
     return PSK_OK;
 }
 
+static psk_status apply_penalties(const psk_sampling *sampling, int64_t V, const int32_t *history,
+                                  int64_t history_count, double *logits) {
+    psk_status status;
+    int64_t *counts;
+    PSK_TRY(psk_alloc_zero((size_t)V * sizeof *counts, "counts of the tokens", (void **)&counts));
+    PSK_TRY_GOTO(status, count_history(sampling, V, history, history_count, counts), done);
+    const double repetition = (double)sampling->repetition_penalty;
+    for (int64_t v = 0; v < V; v++) {
+        if (counts[v] == 0)
+            continue;
+        logits[v] = logits[v] > 0 ? logits[v] / repetition : logits[v] * repetition;
+        logits[v] -= (double)sampling->presence_penalty + (double)counts[v] * (double)sampling->frequency_penalty;
+    }
+done:
+    psk_free(counts);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ choice
+ */
+
+/* logits -> weights, 0 for every token that top_k cuts off. */
+static psk_status weigh(const psk_sampling *sampling, int64_t V, double *logits) {
+    const double largest = logits[psk_largest(V, logits)], T = (double)sampling->temperature;
+    psk_ranked last = {-INFINITY, INT32_MAX}; /* of those that stay */
+    if (sampling->top_k > 0 && sampling->top_k < V) {
+        psk_ranked *heap;
+        PSK_TRY(psk_alloc((size_t)sampling->top_k * sizeof *heap, "the likeliest tokens", (void **)&heap));
+        psk_select_largest(V, logits, sampling->top_k, heap);
+        last = heap[0];
+        psk_free(heap);
+    }
+    for (int64_t v = 0; v < V; v++)
+        logits[v] = psk_ranks_before(last, (psk_ranked){logits[v], (int32_t)v}) ? 0 : exp((logits[v] - largest) / T);
+    return PSK_OK;
+}
+
+/* Candidates for top_p in id order into heap, how many returned. Weights below (1 - p) sum / (2 V) are none: all of
+ * them together have less than half of what may be left out. */
+static int64_t take_candidates(const psk_sampling *sampling, int64_t V, const double *weights, double sum,
+                               psk_ranked *heap) {
+    const double least = (1 - (double)sampling->top_p) * sum / (2 * (double)V);
+    int64_t count = 0;
+    for (int64_t v = 0; v < V; v++)
+        if (weights[v] >= least && weights[v] > 0)
+            heap[count++] = (psk_ranked){weights[v], (int32_t)v};
+    return count;
+}
+
+/* weights[v] = 0 for every token that top_p cuts off. */
+static psk_status cut_mass(const psk_sampling *sampling, int64_t V, double *weights) {
+    psk_ranked *heap;
+    PSK_TRY(psk_alloc((size_t)V * sizeof *heap, "ranks of the tokens", (void **)&heap));
+    double mass = 0;
+    for (int64_t v = 0; v < V; v++)
+        mass += weights[v];
+    int64_t count = take_candidates(sampling, V, weights, mass, heap);
+    psk_rank_heap_make(heap, count);
+
+    const double wanted = (double)sampling->top_p * mass;
+    psk_ranked last;
+    double sum = 0;
+    do {
+        last = psk_rank_heap_pop(heap, count--);
+        sum += last.value;
+    } while (count > 0 && sum < wanted);
+    for (int64_t v = 0; v < V; v++)
+        if (psk_ranks_before(last, (psk_ranked){weights[v], (int32_t)v}))
+            weights[v] = 0;
+    psk_free(heap);
+    return PSK_OK;
+}
+
+/* The largest weight is exp(0) = 1. */
+static void cut_unlikely(const psk_sampling *sampling, int64_t V, double *weights) {
+    for (int64_t v = 0; v < V; v++)
+        if (weights[v] < (double)sampling->min_p)
+            weights[v] = 0;
+}
+
+/* Of the kept tokens in order of id the first whose sum of weights exceeds u * (sum of all). */
 static int32_t draw(int64_t V, const double *weights, double u) {
     double total = 0, sum = 0;
     for (int64_t v = 0; v < V; v++)
@@ -98,26 +184,44 @@ static int32_t draw(int64_t V, const double *weights, double u) {
     return (int32_t)last;
 }
 
-psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, int64_t index, int32_t *token) {
-    int64_t largest;
-    PSK_TRY(check_sampling(sampling, V, index));
-    PSK_TRY(check_logits(V, logits, &largest));
+/* The uniform number `index` of the seed's stream. */
+static double uniform_at(uint64_t seed, int64_t index) {
+    psk_rng rng = psk_rng_make(seed, psk_rng_stream("sample"));
+    rng.next = 2 * (uint64_t)index; /* a uniform number takes two words */
+    return psk_rng_uniform(&rng);
+}
+
+static psk_status choose(const psk_sampling *sampling, int64_t V, double *logits, int64_t index, int32_t *token) {
     if (sampling->temperature == 0) {
-        *token = (int32_t)largest;
+        *token = (int32_t)psk_largest(V, logits);
         return PSK_OK;
     }
-    psk_status status = PSK_OK;
-    double *weights;
-    PSK_TRY(psk_alloc((size_t)V * sizeof *weights, "weights of the tokens", (void **)&weights));
-    for (int64_t v = 0; v < V; v++)
-        weights[v] = exp(((double)logits[v] - (double)logits[largest]) / (double)sampling->temperature);
-    if (sampling->top_p < 1 || (sampling->top_k > 0 && sampling->top_k < V))
-        PSK_TRY_GOTO(status, cut_tail(sampling, V, logits, weights), done);
+    PSK_TRY(weigh(sampling, V, logits));
+    if (sampling->top_p < 1)
+        PSK_TRY(cut_mass(sampling, V, logits));
+    cut_unlikely(sampling, V, logits);
+    *token = draw(V, logits, uniform_at(sampling->seed, index));
+    return PSK_OK;
+}
 
-    psk_rng rng = psk_rng_make(sampling->seed, psk_rng_stream("sample"));
-    rng.next = 2 * (uint64_t)index; /* a uniform number takes two words */
-    *token = draw(V, weights, psk_rng_uniform(&rng));
+psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, const int32_t *history,
+                      int64_t history_count, int64_t index, int32_t *token) {
+    PSK_TRY(psk_logits_check(V, logits));
+    PSK_TRY(psk_sampling_check(sampling, V));
+    if (index < 0 || history_count < 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "%s %" PRId64 ": it must be >= 0", index < 0 ? "index" : "history_count",
+                        index < 0 ? index : history_count);
+    psk_status status;
+    double *adjusted;
+    PSK_TRY(psk_alloc((size_t)V * sizeof *adjusted, "weights of the tokens", (void **)&adjusted));
+    for (int64_t v = 0; v < V; v++)
+        adjusted[v] = (double)logits[v];
+    if (has_penalties(sampling) && history_count > 0)
+        PSK_TRY_GOTO(status, apply_penalties(sampling, V, history, history_count, adjusted), done);
+    for (int64_t i = 0; i < sampling->bias_count; i++)
+        adjusted[sampling->bias[i].token] += (double)sampling->bias[i].bias;
+    status = choose(sampling, V, adjusted, index, token);
 done:
-    psk_free(weights);
+    psk_free(adjusted);
     return status;
 }

@@ -1,4 +1,4 @@
-#include "utf8.h"
+#include "base/utf8.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -17,11 +17,11 @@ static bool may_be_second(unsigned char lead, unsigned char byte) {
     return byte >= low && byte <= high;
 }
 
-static bool continues(const utf8_stream *stream, unsigned char byte) {
+static bool continues(const psk_utf8_stream *stream, unsigned char byte) {
     return stream->count == 1 ? may_be_second(stream->pending[0], byte) : (byte & 0xC0) == 0x80;
 }
 
-size_t utf8_finish(utf8_stream *stream, char out[UTF8_OUTPUT_CAPACITY]) {
+size_t psk_utf8_finish(psk_utf8_stream *stream, char out[PSK_UTF8_OUTPUT_CAPACITY]) {
     if (stream->count == 0)
         return 0;
     stream->count = 0;
@@ -29,10 +29,10 @@ size_t utf8_finish(utf8_stream *stream, char out[UTF8_OUTPUT_CAPACITY]) {
     return 3;
 }
 
-size_t utf8_push(utf8_stream *stream, unsigned char byte, char out[UTF8_OUTPUT_CAPACITY]) {
+size_t psk_utf8_push(psk_utf8_stream *stream, unsigned char byte, char out[PSK_UTF8_OUTPUT_CAPACITY]) {
     size_t used = 0;
     if (stream->count > 0 && !continues(stream, byte))
-        used = utf8_finish(stream, out);
+        used = psk_utf8_finish(stream, out);
     if (stream->count == 0 && character_size(byte) == 0) {
         memcpy(out + used, replacement, 3);
         return used + 3;
