@@ -363,6 +363,51 @@ typedef struct psk_eval_result {
  * naming the shard, MEMORY, NUMERIC for a loss that is not finite, INTERRUPTED. */
 PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *options, psk_eval_result *result);
 
+/* --------------------------------------------------------------------------------------------------- synthetic tasks
+ */
+
+/* Sequences with known answers that tell what a mechanism can learn: to leave noise out (selective copying), to find
+ * what followed last time (induction heads). Gu and Dao, arXiv 2312.00752, section 4.1. */
+typedef enum psk_task_kind { PSK_TASK_SELECTIVE_COPYING, PSK_TASK_INDUCTION_HEADS } psk_task_kind;
+PSK_API const char *psk_task_name(psk_task_kind kind); /* "selective_copying", ...; NULL past the last. A literal */
+
+typedef struct psk_task {
+    psk_task_kind kind;
+    int64_t vocab_size; /* V: selective copying: 0 noise, 1 ... V - 2 data; induction heads: 0 ... V - 2; V - 1 marks */
+    int64_t copies;     /* K data tokens to copy in order; selective copying */
+    uint64_t seed;      /* an example is a pure function of (task, N, its index) */
+} psk_task;
+PSK_API psk_task psk_task_default(psk_task_kind kind); /* V 16, K 16, seed 1 */
+
+/* The test examples first ... first + count - 1 of N tokens.   tokens, targets: count x N; a target is -1 where nothing
+ * is asked. Errors: ARGUMENT naming the field. */
+PSK_API psk_status psk_task_examples(const psk_task *task, int64_t N, int64_t first, int64_t count, int32_t *tokens,
+                                     int32_t *targets);
+
+typedef struct psk_task_result {
+    int64_t examples, answers; /* answers: targets in all */
+    double accuracy;           /* part of the answers that are right, each with the right ones before it */
+    double accuracy_all;       /* part of the examples of which every answer is right */
+    double stderr_all;         /* standard error of accuracy_all */
+} psk_task_result;
+
+/* Errors: ARGUMENT naming the field, MEMORY, INTERRUPTED. Progress counts examples. */
+PSK_API psk_status psk_task_test(psk_model *model, const psk_task *task, int64_t N, int64_t examples,
+                                 psk_progress progress, void *user, psk_task_result *result);
+
+typedef struct psk_task_progress {
+    int64_t step, steps;
+    double loss, grad_norm, learning_rate, seconds;
+    double accuracy; /* accuracy_all of the latest test at the length of training; NaN: none yet */
+} psk_task_progress;
+typedef int (*psk_task_callback)(void *user, const psk_task_progress *progress); /* after each step; non-zero stops */
+
+/* Trains `model` in place on examples that are made on the way, of options->context tokens. Of the options it takes
+ * those of length, batch and optimiser; every eval_every steps it tests eval_batches batches, and it ends when
+ * accuracy_all reaches `enough` (above 1: never). Errors: as psk_train; INTERRUPTED if the callback stops. */
+PSK_API psk_status psk_task_train(psk_model *model, const psk_task *task, const psk_train_options *options,
+                                  double enough, psk_task_callback callback, void *user);
+
 /* -------------------------------------------------------------------------------------------------------- generation
  */
 
