@@ -57,6 +57,9 @@ PSK_API const char *psk_status_name(psk_status status);
  * freed. */
 PSK_API const char *psk_error_message(void);
 
+/* Releases a buffer that a function of the library handed over (its docstring says so); accepts NULL. */
+PSK_API void psk_buffer_free(void *buffer);
+
 /* ----------------------------------------------------------------------------------------------------------- devices
  */
 
@@ -252,6 +255,50 @@ typedef struct psk_memory_report {
 } psk_memory_report;
 PSK_API psk_status psk_model_memory(const psk_model_config *config, int64_t B, int64_t N, int training, int recompute,
                                     psk_memory_report *report);
+
+/* -------------------------------------------------------------------------------------------------------- tokenizers
+ */
+
+/* Text to tokens (ids 0 ... V - 1) and back. There are three kinds:
+ *   bytes           ids 0-255 are bytes, 256 is end-of-text
+ *   byte-level BPE  GPT-2's: its pattern splits the text into pieces, then the pair of the lowest rank merges first
+ *   SentencePiece   a .model file, through that library (UNSUPPORTED in a build without it)
+ * The first two are exact: the texts of the tokens, one after the other, are the bytes that were encoded, whatever
+ * bytes these were. A token with a meaning of its own, as end-of-text, never comes from text that spells its name: only
+ * the caller puts it in, by id. A tokenizer does not change once loaded: any number of threads may use it at once. */
+typedef struct psk_tokenizer psk_tokenizer;
+
+/* name_or_path: "bytes"; or a folder, of a model or of data: tokenizer.model, else tokenizer.json, else vocab.json and
+ * merges.txt in it, else "bytes" if its config.json has vocab_size 257; or one such file (*.model, *.json): a
+ * tokenizer.json is ours or Hugging Face's of GPT-2's kind. Errors: ARGUMENT for what is neither a name nor there;
+ * FILE; FORMAT naming file and line or entry; UNSUPPORTED naming what in the file would need another kind of tokenizer;
+ * MEMORY. */
+PSK_API psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out);
+PSK_API void psk_tokenizer_free(psk_tokenizer *tokenizer);
+
+/* "bytes", "bpe-" or "sentencepiece-" and 16 hexadecimal digits: equal names mean equal tokens. Lives as long as the
+ * tokenizer. */
+PSK_API const char *psk_tokenizer_name(const psk_tokenizer *tokenizer);
+PSK_API int64_t psk_tokenizer_vocab_size(const psk_tokenizer *tokenizer);
+PSK_API int32_t psk_tokenizer_end_of_text(const psk_tokenizer *tokenizer); /* -1: the vocabulary has none */
+
+/* ARGUMENT naming both sizes if the tokenizer has more tokens than a model with this vocab_size. */
+PSK_API psk_status psk_tokenizer_check(const psk_tokenizer *tokenizer, int64_t vocab_size);
+
+/* The tokens of `size` bytes of text, without any that mark a beginning or an end; *tokens, `*count` numbers, is
+ * released by psk_buffer_free. The text may hold 0 bytes and need not be UTF-8. Errors: MEMORY. */
+PSK_API psk_status psk_tokenizer_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, int32_t **tokens,
+                                        int64_t *count);
+
+/* The bytes of one token, possibly a part of a character; no 0 byte follows them. End-of-text and others with a meaning
+ * of their own have none (*size 0). *text lives as long as the tokenizer. Errors: ARGUMENT for a token outside the
+ * vocabulary. */
+PSK_API psk_status psk_tokenizer_token_text(const psk_tokenizer *tokenizer, int32_t token, const char **text,
+                                            size_t *size);
+
+/* Writes the files that psk_tokenizer_load(folder) needs to give the same tokenizer; each is atomic, tokenizer.json is
+ * the last. Errors: FILE, MEMORY. */
+PSK_API psk_status psk_tokenizer_save(const psk_tokenizer *tokenizer, const char *folder);
 
 /* -------------------------------------------------------------------------------------------------------------- data
  */

@@ -17,15 +17,17 @@
 #define HEADER 128
 
 static char *folder; /* of the running test */
+static psk_tokenizer *bytes_tokenizer;
 
 static int set_up(void **state) {
     (void)state;
     folder = psk_test_folder();
-    return 0;
+    return psk_tokenizer_load("bytes", &bytes_tokenizer);
 }
 
 static int tear_down(void **state) {
     (void)state;
+    psk_tokenizer_free(bytes_tokenizer);
     psk_test_remove_folder(folder);
     return 0;
 }
@@ -43,12 +45,6 @@ static void write_text(const char *name, const char *text) {
     PSK_TEST_OK(psk_write_file(in_folder(name), text, strlen(text)));
 }
 
-static const psk_tokenizer *bytes_tokenizer(void) {
-    const psk_tokenizer *tokenizer;
-    PSK_TEST_OK(psk_tokenizer_find("bytes", &tokenizer));
-    return tokenizer;
-}
-
 /* Token i of the test data: end-of-text after every 50th. */
 static int32_t test_token(int64_t i) {
     return i % 50 == 49 ? 256 : (int32_t)((i * 37 + i / 7) % 256);
@@ -60,7 +56,7 @@ static void write_shard(const char *path, int64_t first, int64_t count) {
     PSK_TEST_OK(psk_alloc((size_t)count * sizeof *tokens, "tokens", (void **)&tokens));
     for (int64_t i = 0; i < count; i++)
         tokens[i] = test_token(first + i);
-    PSK_TEST_OK(psk_shard_writer_open(path, bytes_tokenizer(), &writer));
+    PSK_TEST_OK(psk_shard_writer_open(path, bytes_tokenizer, &writer));
     PSK_TEST_OK(psk_shard_writer_append(writer, tokens, count / 3));
     PSK_TEST_OK(psk_shard_writer_append(writer, tokens + count / 3, count - count / 3));
     assert_int_equal(psk_shard_writer_tokens(writer), count);
@@ -222,49 +218,12 @@ static void shard_abandoned_leaves_nothing(void **state) {
     psk_shard_writer *writer;
     char **names;
     int64_t count;
-    PSK_TEST_OK(psk_shard_writer_open(in_folder("a.psk"), bytes_tokenizer(), &writer));
+    PSK_TEST_OK(psk_shard_writer_open(in_folder("a.psk"), bytes_tokenizer, &writer));
     PSK_TEST_OK(psk_shard_writer_append(writer, &(int32_t){1}, 1));
     psk_shard_writer_abandon(writer);
     PSK_TEST_OK(psk_list_folder(folder, &names, &count));
     assert_int_equal(count, 0);
     psk_free_names(names, count);
-}
-
-/* ---------------------------------------------------------------------------------------------------------- tokenizer
- */
-
-static void tokenizer_bytes(void **state) {
-    (void)state;
-    const psk_tokenizer *tokenizer = bytes_tokenizer(), *found;
-    unsigned char text[256];
-    int32_t tokens[256];
-    int64_t count;
-    char out[4];
-    size_t size;
-    for (int i = 0; i < 256; i++)
-        text[i] = (unsigned char)i;
-    PSK_TEST_OK(tokenizer->encode(tokenizer, text, 256, tokens, &count));
-    assert_int_equal(count, 256);
-    for (int i = 0; i < 256; i++) {
-        assert_int_equal(tokens[i], i);
-        PSK_TEST_OK(tokenizer->decode(tokenizer, tokens[i], out, sizeof out, &size));
-        assert_int_equal(size, 1);
-        assert_int_equal((unsigned char)out[0], i);
-    }
-    PSK_TEST_OK(tokenizer->decode(tokenizer, 256, out, 0, &size));
-    assert_int_equal(size, 0);
-    PSK_TEST_FAILS(tokenizer->decode(tokenizer, 257, out, 4, &size), PSK_ERROR_ARGUMENT, "257");
-    PSK_TEST_FAILS(tokenizer->decode(tokenizer, -1, out, 4, &size), PSK_ERROR_ARGUMENT, "-1");
-    PSK_TEST_FAILS(tokenizer->decode(tokenizer, 5, out, 0, &size), PSK_ERROR_ARGUMENT, "room");
-    PSK_TEST_FAILS(psk_tokenizer_find("gpt9", &found), PSK_ERROR_ARGUMENT, "gpt9", "bytes");
-    PSK_TEST_FAILS(psk_tokenizer_find(NULL, &found), PSK_ERROR_ARGUMENT, "bytes");
-    PSK_TEST_OK(psk_tokenizer_write(tokenizer, in_folder("tokenizer.json")));
-    PSK_TEST_OK(psk_tokenizer_read(in_folder("tokenizer.json"), &found));
-    assert_ptr_equal(found, tokenizer);
-    write_text("tokenizer.json", "{\"tokenizer\": \"bytes\", \"vocab_size\": 256, \"end_of_text\": 255}");
-    PSK_TEST_FAILS(psk_tokenizer_read(in_folder("tokenizer.json"), &found), PSK_ERROR_FORMAT, "256", "257");
-    write_text("tokenizer.json", "{\"tokenizer\": \"gpt9\", \"vocab_size\": 256, \"end_of_text\": 255}");
-    PSK_TEST_FAILS(psk_tokenizer_read(in_folder("tokenizer.json"), &found), PSK_ERROR_FORMAT, "gpt9");
 }
 
 /* ------------------------------------------------------------------------------------------------------------ dataset
@@ -274,7 +233,7 @@ static void tokenizer_bytes(void **state) {
 static int64_t write_dataset(const char *split, const int64_t *sizes, int64_t count) {
     char name[PSK_SHARD_NAME_SIZE];
     int64_t total = 0;
-    PSK_TEST_OK(psk_tokenizer_write(bytes_tokenizer(), in_folder(PSK_TOKENIZER_FILE)));
+    PSK_TEST_OK(psk_tokenizer_save(bytes_tokenizer, folder));
     for (int64_t i = 0; i < count; i++) {
         psk_shard_name(split, i, name);
         write_shard(in_folder(name), total, sizes[i]);
@@ -741,7 +700,6 @@ int main(void) {
         TEST(shard_damaged),
         TEST(shard_read_checks_tokens),
         TEST(shard_abandoned_leaves_nothing),
-        TEST(tokenizer_bytes),
         TEST(dataset_is_a_ring),
         TEST(dataset_refuses),
         TEST(dataset_of_one_tokenizer),

@@ -58,3 +58,7 @@ psk_status psk_strdup(const char *text, char **out) {
 void psk_free(void *block) {
     free(block);
 }
+
+void psk_buffer_free(void *buffer) {
+    psk_free(buffer);
+}

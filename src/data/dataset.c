@@ -24,7 +24,7 @@ static psk_status check_folder(const char *folder, psk_dataset *dataset) {
                           "%s has no %s: it was not made by `polysketch prepare`, or that did not end well", folder,
                           PSK_TOKENIZER_FILE);
     else
-        status = psk_tokenizer_read(path, &dataset->tokenizer);
+        status = psk_tokenizer_load(folder, &dataset->tokenizer);
     psk_free(path);
     return status;
 }
@@ -77,8 +77,9 @@ psk_status psk_dataset_open(const char *folder, const char *split, psk_dataset *
     int64_t count = 0;
     *out = dataset;
     PSK_TRY(check_folder(folder, &dataset));
-    PSK_TRY(count_shards(folder, split, &count));
-    PSK_TRY(psk_alloc_zero((size_t)count * sizeof *dataset.shards, "shards", (void **)&dataset.shards));
+    PSK_TRY_GOTO(status, count_shards(folder, split, &count), failed);
+    PSK_TRY_GOTO(status, psk_alloc_zero((size_t)count * sizeof *dataset.shards, "shards", (void **)&dataset.shards),
+                 failed);
     dataset.count = count;
     PSK_TRY_GOTO(status,
                  psk_alloc_zero((size_t)(count + 1) * sizeof *dataset.starts, "shard starts", (void **)&dataset.starts),
@@ -103,6 +104,7 @@ void psk_dataset_close(psk_dataset *dataset) {
         psk_shard_close(&dataset->shards[i]);
     psk_free(dataset->shards);
     psk_free(dataset->starts);
+    psk_tokenizer_free(dataset->tokenizer);
     *dataset = (psk_dataset){0};
 }
 

@@ -5,7 +5,7 @@
 #include "data/shard.h"
 
 typedef struct psk_dataset {
-    const psk_tokenizer *tokenizer;
+    psk_tokenizer *tokenizer;
     psk_shard *shards;
     int64_t *starts; /* shards + 1 numbers: index of each shard's first token; the last is `tokens` */
     int64_t count;   /* shards; 0: the folder has no such split */
@@ -22,8 +22,6 @@ void psk_dataset_close(psk_dataset *dataset); /* accepts an empty one */
 /* tokens[i] = token (first + i) mod dataset->tokens for i < count: the sequence closed to a ring (every document ends
  * with end-of-text, so the seam is like any other). dataset->tokens >= 1, first >= 0. */
 psk_status psk_dataset_read(const psk_dataset *dataset, int64_t first, int64_t count, int32_t *tokens);
-
-#define PSK_TOKENIZER_FILE "tokenizer.json"
 
 /* Name of a shard file, "train-00007.psk". */
 #define PSK_SHARD_NAME_SIZE 64

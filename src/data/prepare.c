@@ -36,11 +36,11 @@ typedef struct split_writer {
 
 typedef struct preparation {
     const psk_prepare_options *options;
-    const psk_tokenizer *tokenizer;
+    psk_tokenizer *tokenizer;
     input_list inputs;
     split_writer train, valid;
     unsigned char *text; /* CHUNK_BYTES */
-    int32_t *tokens;     /* CHUNK_BYTES */
+    psk_tokens tokens;   /* of one part of the text */
     int64_t done;        /* bytes */
 } preparation;
 
@@ -260,11 +260,13 @@ static psk_status copy_part(preparation *work, const input_file *input, FILE *fi
         return PSK_OK;
     while (bytes > 0) {
         const int64_t part = bytes < CHUNK_BYTES ? bytes : CHUNK_BYTES;
-        int64_t count;
+        size_t used;
         if (fread(work->text, 1, (size_t)part, file) != (size_t)part)
             return read_failed(input, file);
-        PSK_TRY(work->tokenizer->encode(work->tokenizer, work->text, part, work->tokens, &count));
-        PSK_TRY(append(split, work->tokens, count));
+        work->tokens.count = 0;
+        PSK_TRY(psk_tokenizer_encode_part(work->tokenizer, (const char *)work->text, (size_t)part, PSK_TEXT_GOES_ON,
+                                          &work->tokens, &used));
+        PSK_TRY(append(split, work->tokens.ids, work->tokens.count));
         PSK_TRY(progress(work, part));
         bytes -= part;
     }
@@ -292,16 +294,11 @@ done:
 }
 
 static psk_status prepare_all(preparation *work) {
-    psk_status status;
-    char *path;
     for (int64_t i = 0; i < work->inputs.count; i++)
         PSK_TRY(prepare_document(work, &work->inputs.files[i]));
     PSK_TRY(close_shard(&work->train));
     PSK_TRY(close_shard(&work->valid));
-    PSK_TRY(psk_join_path(work->options->output, PSK_TOKENIZER_FILE, &path));
-    status = psk_tokenizer_write(work->tokenizer, path);
-    psk_free(path);
-    return status;
+    return psk_tokenizer_save(work->tokenizer, work->options->output);
 }
 
 static split_writer make_split(const preparation *work, const char *name) {
@@ -318,13 +315,12 @@ psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *r
         return psk_fail(PSK_ERROR_ARGUMENT, "psk_prepare: options and result must not be NULL");
     *result = (psk_prepare_result){0};
     PSK_TRY(check_options(options));
-    PSK_TRY(psk_tokenizer_find(options->tokenizer, &work.tokenizer));
+    PSK_TRY(psk_tokenizer_load(options->tokenizer, &work.tokenizer));
     work.train = make_split(&work, "train");
     work.valid = make_split(&work, "valid");
     PSK_TRY_GOTO(status, list_inputs(options, &work.inputs), done);
     PSK_TRY_GOTO(status, check_output(options->output), done);
     PSK_TRY_GOTO(status, psk_alloc(CHUNK_BYTES, "text buffer", (void **)&work.text), done);
-    PSK_TRY_GOTO(status, psk_alloc(CHUNK_BYTES * sizeof(int32_t), "token buffer", (void **)&work.tokens), done);
     status = prepare_all(&work);
     if (status != PSK_OK) {
         discard(&work.train);
@@ -341,6 +337,7 @@ done:
         psk_free(work.inputs.files[i].path);
     psk_free(work.inputs.files);
     psk_free(work.text);
-    psk_free(work.tokens);
+    psk_free(work.tokens.ids);
+    psk_tokenizer_free(work.tokenizer);
     return status;
 }

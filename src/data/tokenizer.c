@@ -1,53 +1,172 @@
 #include "data/tokenizer.h"
 
-#include "base/json.h"
+#include "base/files.h"
+#include "base/memory.h"
+#include "data/tokenizer_kinds.h"
 
+#include <inttypes.h>
 #include <string.h>
 
-static psk_status bytes_encode(const psk_tokenizer *tokenizer, const unsigned char *text, int64_t bytes,
-                               int32_t *tokens, int64_t *count) {
-    (void)tokenizer;
-    for (int64_t i = 0; i < bytes; i++)
-        tokens[i] = text[i];
-    *count = bytes;
+/* ------------------------------------------------------------------------------------------------------------ tokens
+ */
+
+psk_status psk_tokens_reserve(psk_tokens *tokens, int64_t more) {
+    int64_t capacity, bytes;
+    void *larger;
+    if (more <= tokens->capacity - tokens->count)
+        return PSK_OK;
+    PSK_TRY(psk_size_mul(2, tokens->capacity, &capacity));
+    if (capacity < tokens->count + more)
+        capacity = tokens->count + more;
+    PSK_TRY(psk_size_mul(capacity, sizeof *tokens->ids, &bytes));
+    PSK_TRY(psk_alloc((size_t)bytes, "tokens", &larger));
+    if (tokens->count)
+        memcpy(larger, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
+    psk_free(tokens->ids);
+    tokens->ids = larger;
+    tokens->capacity = capacity;
     return PSK_OK;
 }
 
-static psk_status bytes_decode(const psk_tokenizer *tokenizer, int32_t token, char *text, size_t capacity,
-                               size_t *size) {
+/* -------------------------------------------------------------------------------------------------------------- load
+ */
+
+/* {"tokenizer": name, ...}, whose other facts must be those of the tokenizer of that name. */
+static psk_status load_facts(const json_t *object, const char *path, psk_tokenizer **out) {
+    const char *name = NULL;
+    int64_t vocab_size = -1, end_of_text = -2;
+    PSK_TRY(psk_json_string(object, path, "tokenizer", &name));
+    PSK_TRY(psk_json_int(object, path, "vocab_size", 1, INT32_MAX, &vocab_size));
+    PSK_TRY(psk_json_int(object, path, "end_of_text", -1, INT32_MAX, &end_of_text));
+    if (!name || strcmp(name, PSK_BYTES_NAME) != 0)
+        return psk_fail(PSK_ERROR_FORMAT, "%s: no tokenizer is called \"%s\"; there is: " PSK_BYTES_NAME, path,
+                        name ? name : "(none)");
+    PSK_TRY(psk_tokenizer_bytes(out));
+    if (vocab_size == (*out)->vocab_size && end_of_text == (*out)->end_of_text)
+        return PSK_OK;
+    const psk_status status = psk_fail(PSK_ERROR_FORMAT,
+                                       "%s: tokenizer \"%s\" has vocab_size %" PRId64 " and end_of_text %" PRId64
+                                       " there; expected %" PRId64 " and %" PRId32,
+                                       path, name, vocab_size, end_of_text, (*out)->vocab_size, (*out)->end_of_text);
+    psk_tokenizer_free(*out);
+    *out = NULL;
+    return status;
+}
+
+static psk_status load_json(const char *path, psk_tokenizer **out) {
+    json_t *object;
+    PSK_TRY(psk_json_load(path, &object));
+    const psk_status status = load_facts(object, path, out);
+    json_decref(object);
+    return status;
+}
+
+static psk_status load_folder(const char *folder, psk_tokenizer **out) {
+    char *path;
+    PSK_TRY(psk_join_path(folder, PSK_TOKENIZER_FILE, &path));
+    const psk_status status =
+        psk_is_file(path) ? load_json(path, out) : psk_fail(PSK_ERROR_FILE, "%s has no " PSK_TOKENIZER_FILE, folder);
+    psk_free(path);
+    return status;
+}
+
+psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
+    *out = NULL;
+    if (!name_or_path)
+        return psk_fail(PSK_ERROR_ARGUMENT, "no tokenizer is named: \"" PSK_BYTES_NAME "\", a folder or a file");
+    if (strcmp(name_or_path, PSK_BYTES_NAME) == 0)
+        return psk_tokenizer_bytes(out);
+    if (psk_is_folder(name_or_path))
+        return load_folder(name_or_path, out);
+    if (psk_is_file(name_or_path))
+        return load_json(name_or_path, out);
+    return psk_fail(PSK_ERROR_ARGUMENT,
+                    "there is no tokenizer \"%s\": it is neither \"" PSK_BYTES_NAME
+                    "\" nor a folder or file that exists",
+                    name_or_path);
+}
+
+void psk_tokenizer_free(psk_tokenizer *tokenizer) {
+    if (!tokenizer)
+        return;
+    psk_free(tokenizer->text);
+    psk_free(tokenizer->starts);
+    tokenizer->kind->free(tokenizer);
+}
+
+psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes) {
+    PSK_TRY(psk_alloc((size_t)bytes, "the texts of tokens", (void **)&tokenizer->text));
+    return psk_alloc((size_t)(tokenizer->vocab_size + 1) * sizeof *tokenizer->starts, "the texts of tokens",
+                     (void **)&tokenizer->starts);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- use
+ */
+
+const char *psk_tokenizer_name(const psk_tokenizer *tokenizer) {
+    return tokenizer->name;
+}
+
+int64_t psk_tokenizer_vocab_size(const psk_tokenizer *tokenizer) {
+    return tokenizer->vocab_size;
+}
+
+int32_t psk_tokenizer_end_of_text(const psk_tokenizer *tokenizer) {
+    return tokenizer->end_of_text;
+}
+
+psk_status psk_tokenizer_check(const psk_tokenizer *tokenizer, int64_t vocab_size) {
+    if (tokenizer->vocab_size <= vocab_size)
+        return PSK_OK;
+    return psk_fail(PSK_ERROR_ARGUMENT,
+                    "tokenizer \"%s\" has %" PRId64 " tokens, the model's vocab_size is %" PRId64
+                    ": they do not belong together",
+                    tokenizer->name, tokenizer->vocab_size, vocab_size);
+}
+
+psk_status psk_tokenizer_encode_part(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
+                                     psk_tokens *tokens, size_t *used) {
+    *used = 0;
+    return tokenizer->kind->encode(tokenizer, text, size, end, tokens, used);
+}
+
+psk_status psk_tokenizer_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, int32_t **tokens,
+                                int64_t *count) {
+    psk_tokens list = {0};
+    size_t used;
+    *tokens = NULL;
+    *count = 0;
+    const psk_status status = psk_tokenizer_encode_part(tokenizer, text, size, PSK_TEXT_ENDS, &list, &used);
+    if (status != PSK_OK) {
+        psk_free(list.ids);
+        return status;
+    }
+    *tokens = list.ids;
+    *count = list.count;
+    return PSK_OK;
+}
+
+psk_status psk_tokenizer_token_text(const psk_tokenizer *tokenizer, int32_t token, const char **text, size_t *size) {
+    *text = "";
     *size = 0;
     if (token < 0 || token >= tokenizer->vocab_size)
-        return psk_fail(PSK_ERROR_ARGUMENT, "token %d is outside the vocabulary of tokenizer \"%s\" (0 ... %lld)",
-                        (int)token, tokenizer->name, (long long)tokenizer->vocab_size - 1);
-    if (token == tokenizer->end_of_text)
-        return PSK_OK;
-    if (capacity < 1)
-        return psk_fail(PSK_ERROR_ARGUMENT, "no room for the text of token %d: it needs 1 byte", (int)token);
-    text[0] = (char)token;
-    *size = 1;
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "token %" PRId32 " is outside the vocabulary of tokenizer \"%s\" (0 ... %" PRId64 ")", token,
+                        tokenizer->name, tokenizer->vocab_size - 1);
+    *text = tokenizer->text + tokenizer->starts[token];
+    *size = (size_t)(tokenizer->starts[token + 1] - tokenizer->starts[token]);
     return PSK_OK;
 }
 
-static const psk_tokenizer tokenizers[] = {
-    {.name = "bytes", .vocab_size = 257, .end_of_text = 256, .encode = bytes_encode, .decode = bytes_decode},
-};
+/* -------------------------------------------------------------------------------------------------------------- save
+ */
 
-psk_status psk_tokenizer_find(const char *name, const psk_tokenizer **out) {
-    const size_t count = sizeof tokenizers / sizeof tokenizers[0];
-    char names[128] = "";
-    *out = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (name && strcmp(name, tokenizers[i].name) == 0) {
-            *out = &tokenizers[i];
-            return PSK_OK;
-        }
-        strncat(names, i ? ", " : "", sizeof names - strlen(names) - 1);
-        strncat(names, tokenizers[i].name, sizeof names - strlen(names) - 1);
-    }
-    return psk_fail(PSK_ERROR_ARGUMENT, "no tokenizer is called \"%s\"; there is: %s", name ? name : "(none)", names);
+psk_status psk_tokenizer_save(const psk_tokenizer *tokenizer, const char *folder) {
+    PSK_TRY(psk_make_folders(folder));
+    return tokenizer->kind->save(tokenizer, folder);
 }
 
-psk_status psk_tokenizer_write(const psk_tokenizer *tokenizer, const char *path) {
+static psk_status write_facts(const psk_tokenizer *tokenizer, const char *path) {
     psk_status status;
     psk_json_init();
     json_t *object = json_object();
@@ -62,27 +181,10 @@ done:
     return status;
 }
 
-psk_status psk_tokenizer_read(const char *path, const psk_tokenizer **out) {
-    psk_status status;
-    json_t *object = NULL;
-    const char *name = NULL;
-    int64_t vocab_size = -1, end_of_text = -1;
-    *out = NULL;
-    PSK_TRY(psk_json_load(path, &object));
-    PSK_TRY_GOTO(status, psk_json_string(object, path, "tokenizer", &name), done);
-    PSK_TRY_GOTO(status, psk_json_int(object, path, "vocab_size", 1, INT32_MAX, &vocab_size), done);
-    PSK_TRY_GOTO(status, psk_json_int(object, path, "end_of_text", 0, INT32_MAX, &end_of_text), done);
-    status = psk_tokenizer_find(name, out);
-    if (status != PSK_OK) {
-        status = psk_fail_within(PSK_ERROR_FORMAT, "%s", path);
-    } else if (vocab_size != (*out)->vocab_size || end_of_text != (*out)->end_of_text) {
-        status = psk_fail(PSK_ERROR_FORMAT,
-                          "%s: tokenizer \"%s\" has vocab_size %lld and end_of_text %lld there; expected %lld and %d",
-                          path, name, (long long)vocab_size, (long long)end_of_text, (long long)(*out)->vocab_size,
-                          (int)(*out)->end_of_text);
-        *out = NULL;
-    }
-done:
-    json_decref(object);
+psk_status psk_tokenizer_save_facts(const psk_tokenizer *tokenizer, const char *folder) {
+    char *path;
+    PSK_TRY(psk_join_path(folder, PSK_TOKENIZER_FILE, &path));
+    const psk_status status = write_facts(tokenizer, path);
+    psk_free(path);
     return status;
 }

@@ -1,33 +1,53 @@
-/* Tokenizers: text to token ids and back. A tokenizer is one const table; src/data/tokenizer.c lists them all. */
+/* Tokenizers: text to token ids and back. polysketch.h says what a user sees; here is what the kinds share.
+ *
+ * A kind (bytes, BPE, SentencePiece) is a struct that begins with psk_tokenizer, and one function that loads it. */
 #ifndef PSK_TOKENIZER_H
 #define PSK_TOKENIZER_H
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct psk_tokenizer psk_tokenizer;
+#define PSK_TOKENIZER_NAME_SIZE 32 /* with the 0 at its end; as in shards */
+
+/* Tokens as they are appended; all zero is an empty list. */
+typedef struct psk_tokens {
+    int32_t *ids; /* released by psk_free */
+    int64_t count, capacity;
+} psk_tokens;
+
+/* Room for `more` further ids. */
+psk_status psk_tokens_reserve(psk_tokens *tokens, int64_t more);
+
+/* Whether the text may go on behind the bytes that were given. */
+typedef enum { PSK_TEXT_GOES_ON, PSK_TEXT_ENDS } psk_text_end;
+
+typedef struct psk_tokenizer_kind {
+    psk_status (*encode)(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
+                         psk_tokens *tokens, size_t *used); /* as psk_tokenizer_encode_part */
+    psk_status (*save)(const psk_tokenizer *tokenizer, const char *folder);
+    void (*free)(psk_tokenizer *tokenizer);
+} psk_tokenizer_kind;
+
 struct psk_tokenizer {
-    const char *name; /* in shards and tokenizer.json */
+    const psk_tokenizer_kind *kind;
+    char name[PSK_TOKENIZER_NAME_SIZE];
     int64_t vocab_size;
-    int32_t end_of_text;
-
-    /* tokens[0 .. *count) of text; at most one token a byte, so tokens has room for `bytes`. The text may be a piece of
-     * a longer one: then the tokenizer must not depend on where it was cut. */
-    psk_status (*encode)(const psk_tokenizer *tokenizer, const unsigned char *text, int64_t bytes, int32_t *tokens,
-                         int64_t *count);
-
-    /* The bytes of one token (at most `capacity` to text), *size their number; end-of-text has none.
-     * Errors: ARGUMENT for a token outside the vocabulary or a buffer that is too small. */
-    psk_status (*decode)(const psk_tokenizer *tokenizer, int32_t token, char *text, size_t capacity, size_t *size);
+    int32_t end_of_text; /* -1: none */
+    char *text;          /* of all tokens, one after the other */
+    int64_t *starts;     /* vocab_size + 1 numbers: token i is text[starts[i] ... starts[i + 1] - 1] */
 };
 
-/* "bytes": ids 0-255 are bytes, 256 is end-of-text. Errors: ARGUMENT listing the names. */
-psk_status psk_tokenizer_find(const char *name, const psk_tokenizer **out);
+/* Encoding a text that comes in parts: appends the tokens of its first *used bytes to `tokens`, where these do not
+ * depend on what may follow; the caller gives the rest again, with more after it. *used == 0: more text is needed (a
+ * piece may be as long as the text). Joined, the tokens are those of the whole text, however it was cut. With
+ * PSK_TEXT_ENDS *used == size. Errors: MEMORY. */
+psk_status psk_tokenizer_encode_part(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
+                                     psk_tokens *tokens, size_t *used);
 
-/* tokenizer.json: {"tokenizer": name, "vocab_size": V, "end_of_text": id}. Read checks that they belong together. */
-psk_status psk_tokenizer_write(const psk_tokenizer *tokenizer, const char *path);
-psk_status psk_tokenizer_read(const char *path, const psk_tokenizer **out);
+/* The file that psk_tokenizer_save writes last. */
+#define PSK_TOKENIZER_FILE "tokenizer.json"
 
 #endif

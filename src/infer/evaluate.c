@@ -11,6 +11,7 @@
 typedef struct eval_source {
     psk_dataset dataset;
     psk_mapping text;
+    psk_tokenizer *bytes; /* of a text */
     const psk_tokenizer *tokenizer;
     int64_t tokens;
     bool is_text;
@@ -38,7 +39,8 @@ static psk_status source_open(const psk_eval_options *options, eval_source *sour
     if (!psk_is_folder(options->data)) {
         source->is_text = true;
         PSK_TRY(psk_map_file(options->data, &source->text));
-        PSK_TRY(psk_tokenizer_find("bytes", &source->tokenizer));
+        PSK_TRY(psk_tokenizer_load("bytes", &source->bytes));
+        source->tokenizer = source->bytes;
         source->tokens = (int64_t)source->text.size + 1;
         return PSK_OK;
     }
@@ -55,6 +57,7 @@ static psk_status source_open(const psk_eval_options *options, eval_source *sour
 
 static void source_close(eval_source *source) {
     psk_unmap_file(&source->text);
+    psk_tokenizer_free(source->bytes);
     psk_dataset_close(&source->dataset);
 }
 
@@ -135,13 +138,13 @@ static psk_status read_batch(eval_run *run, int64_t first) {
 /* Adds a batch in the order of its tokens, so the sum does not depend on the batch size. */
 static psk_status count_batch(eval_run *run, int64_t first) {
     for (int64_t i = 0; i < run->B * run->N && run->targets[i] >= 0; i++) {
-        char text[256];
+        const char *text;
         size_t size;
         if (!isfinite(run->losses[i]))
             return psk_fail(PSK_ERROR_NUMERIC, "the loss of token %" PRId64 " of %s is %g: the model is damaged",
                             first + i + 1, run->options->data, (double)run->losses[i]);
         run->sum += (double)run->losses[i];
-        PSK_TRY(run->source.tokenizer->decode(run->source.tokenizer, run->targets[i], text, sizeof text, &size));
+        PSK_TRY(psk_tokenizer_token_text(run->source.tokenizer, run->targets[i], &text, &size));
         run->bytes += (int64_t)size;
     }
     return PSK_OK;

@@ -1,0 +1,18 @@
+/* The kinds of tokenizer, for tokenizer.c, and what they use of it. */
+#ifndef PSK_TOKENIZER_KINDS_H
+#define PSK_TOKENIZER_KINDS_H
+
+#include "base/json.h"
+#include "data/tokenizer.h"
+
+#define PSK_BYTES_NAME "bytes"
+
+psk_status psk_tokenizer_bytes(psk_tokenizer **out);
+
+/* Takes `text` and `starts` of a tokenizer whose vocab_size is set, for `bytes` bytes of text; contents undefined. */
+psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes);
+
+/* tokenizer.json in our own form: {"tokenizer": name, "vocab_size": V, "end_of_text": id}. */
+psk_status psk_tokenizer_save_facts(const psk_tokenizer *tokenizer, const char *folder);
+
+#endif
