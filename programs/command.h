@@ -9,6 +9,7 @@
     COMMAND(train, "shards -> a trained model in a run folder")                                                        \
     COMMAND(eval, "perplexity and bits per byte of a model on a text")                                                 \
     COMMAND(generate, "a model and a prompt -> text")                                                                  \
+    COMMAND(task, "synthetic tasks: selective copying, induction heads")                                               \
     COMMAND(bench, "speed of this machine: matmul, attention, training step")                                          \
     COMMAND(plot, "loss curves of runs as a picture")                                                                  \
     COMMAND(info, "what is in a model, a run, a shard, or this machine")

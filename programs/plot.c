@@ -59,8 +59,7 @@ static void put_lengths_axis(FILE *script, const plot_series *series, size_t cou
             low = fmin(low, series[s].x[i]);
             high = fmax(high, series[s].x[i]);
         }
-    fprintf(script, "set logscale x 2\nset logscale y 10\nset format y '%%g'\nset xrange [%g:%g]\nset xtics (",
-            low / 1.2, high * 1.2);
+    fprintf(script, "set logscale x 2\nset xrange [%g:%g]\nset xtics (", low / 1.2, high * 1.2);
     const char *separator = "";
     for (double x = exp2(floor(log2(low))); x <= high * 1.2; x *= 2) {
         char label[FORMAT_CAPACITY];
@@ -80,8 +79,12 @@ static void put_script(FILE *script, const char *path, const plot_axes *axes, co
     fputs("\nset ylabel ", script);
     put_quoted(script, axes->y_label);
     fprintf(script, "\nset grid lt 1 lw 1 lc rgb '#dddddd'\nset border 3\nset tics nomirror\nset key %s\n",
-            axes->log_lengths ? "top left reverse Left" : "top right");
+            axes->log_lengths ? "top left reverse Left"
+            : axes->x_lengths ? "below"
+                              : "top right");
     if (axes->log_lengths)
+        fputs("set logscale y 10\nset format y '%g'\n", script);
+    if (axes->log_lengths || axes->x_lengths)
         put_lengths_axis(script, series, count);
     for (size_t s = 0; s < count; s++) {
         fprintf(script, "$series%zu << END\n", s);

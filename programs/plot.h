@@ -18,7 +18,8 @@ typedef struct plot_series {
 
 typedef struct plot_axes {
     const char *title, *x_label, *y_label;
-    bool log_lengths; /* x: powers of two, written 512, 1k, 2k; y: powers of ten */
+    bool x_lengths;   /* x: powers of two, written 512, 1k, 2k */
+    bool log_lengths; /* the same, and y: powers of ten */
 } plot_axes;
 
 bool plot_add(plot_series *series, double x, double y); /* false: out of memory */
