@@ -458,18 +458,58 @@ PSK_API psk_status psk_task_train(psk_model *model, const psk_task *task, const 
 /* -------------------------------------------------------------------------------------------------------- generation
  */
 
-/* One sequence being read or written, with its state: of constant size for linear mechanisms (plus at most 2 b - 1
- * exact rows), a growing cache for softmax and polynomial. Logits equal those of psk_model_logits on the whole
- * sequence, however it is cut. */
+/* One sequence being read or written, with its state: of constant size for linear mechanisms (plus at most 2 b exact
+ * rows), a growing cache for softmax and polynomial. Logits equal those of psk_model_logits on the whole sequence,
+ * however it is cut into calls, saved and restored (1e-4 relative in float32).
+ *
+ * What one call works in (and, in bfloat16, a copy of the weights) belongs to the model and is shared by its sessions:
+ * made with the first session, released with the last, so that a server keeps one empty session for as long as it
+ * runs. The weights must not change while there is a session; sessions are freed before their model. All sessions of a
+ * model are used by one thread at a time. */
 typedef struct psk_session psk_session;
 PSK_API psk_status psk_session_create(psk_model *model, psk_session **out);
 PSK_API void psk_session_free(psk_session *session);
+PSK_API void psk_session_reset(psk_session *session); /* back to no tokens */
 
-/* Appends count >= 1 tokens; logits (V) of the last one, or NULL. Errors: ARGUMENT for a token outside the vocabulary.
- */
+/* A second session that stands where this one stands; afterwards they are independent. Errors: MEMORY. */
+PSK_API psk_status psk_session_clone(const psk_session *session, psk_session **out);
+
+/* Appends count >= 1 tokens; logits (V) of the last one, or NULL. Many tokens are read in chunks of bounded memory by
+ * the block algorithm, a single one is a step (psk_session_step). Errors: ARGUMENT for a token outside the vocabulary
+ * or a session that would hold more than 2^31 - 1; MEMORY if a cache cannot grow. After these nothing has changed. */
 PSK_API psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64_t count, float *logits);
+
+/* The logits (V, valid during the call) after token `index` of the tokens given; return non-zero to stop. */
+typedef int (*psk_logits_visitor)(void *user, int64_t index, const float *logits);
+
+/* As psk_session_append, with the logits after every token, in order: for the log-probabilities of a prompt.
+ * INTERRUPTED if the visitor stops; the session then stands at the end of a chunk: reset or free it. */
+PSK_API psk_status psk_session_append_each(psk_session *session, const int32_t *tokens, int64_t count,
+                                           psk_logits_visitor visitor, void *user);
+
+/* One token each into `count` >= 1 different sessions of one model.   logits: count x V, or NULL. Row i has the very
+ * bits of a step of that session alone, whatever sessions are beside it. Errors as for append, with ARGUMENT for
+ * sessions of two models or one given twice; then nothing has changed. */
+PSK_API psk_status psk_session_step(psk_session *const *sessions, int64_t count, const int32_t *tokens, float *logits);
+
 PSK_API int64_t psk_session_length(const psk_session *session); /* tokens so far */
-PSK_API int64_t psk_session_bytes(const psk_session *session);  /* of state */
+PSK_API int64_t psk_session_bytes(const psk_session *session);  /* of state, now */
+
+/* What psk_session_bytes will be after so many tokens; -1 if that does not fit 64 bits. */
+PSK_API int64_t psk_session_bytes_at(const psk_model *model, int64_t tokens);
+
+/* The state as a file (safetensors; docs/formats.md), or as the same file in memory (*bytes is released by
+ * psk_buffer_free). It can be continued by any process that has the same model: load and unpack refuse another model's
+ * state, one that is damaged, cut off or of a later version (FORMAT, with the reason). Other errors: FILE, MEMORY. */
+PSK_API psk_status psk_session_save(const psk_session *session, const char *path);
+PSK_API psk_status psk_session_load(psk_model *model, const char *path, psk_session **out);
+PSK_API psk_status psk_session_pack(const psk_session *session, void **bytes, size_t *size);
+PSK_API psk_status psk_session_unpack(psk_model *model, const void *bytes, size_t size, psk_session **out);
+
+/* What identifies a model: XXH3-128 of its config and all its weights, as 32 hexadecimal digits. Reads every weight
+ * (about 50 ms for GPT-2 small), once while there is a session. */
+#define PSK_MODEL_HASH_CAPACITY 33
+PSK_API psk_status psk_model_hash(psk_model *model, char text[PSK_MODEL_HASH_CAPACITY]);
 
 /* Added to the logit of one token. */
 typedef struct psk_logit_bias {

@@ -138,8 +138,11 @@ static void test_state_is_constant_for_linear_forms(void **state) {
         psk_session *session = session_of(&f);
         const int64_t before = psk_session_bytes(session);
         PSK_TEST_OK(psk_session_append(session, f.tokens, f.N, NULL));
-        assert_true(before > 0);
+        assert_int_equal(before > 0, linear);
         assert_int_equal(psk_session_bytes(session) == before, linear);
+        assert_int_equal(psk_session_bytes(session), psk_session_bytes_at(f.model, f.N));
+        psk_session_reset(session);
+        assert_int_equal(psk_session_bytes(session), psk_session_bytes_at(f.model, 0));
         psk_session_free(session);
         fixture_end(&f);
     }

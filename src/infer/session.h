@@ -1,16 +1,46 @@
 /* Decoding sessions (the functions are in polysketch.h): what a sequence leaves behind for its next token.
  *
- * Per layer and key/value head: the state Z of the block algorithm, and the rows (k'', b, v) of the keys that are not
- * in it yet (psk_attention_tail: at most 2 b - 1; all of them for softmax and polynomial). A prompt is read in chunks,
- * a token is a chunk of one: one and the same function, attention's core with Nq new queries on Nk >= Nq keys. A token
- * reads Z once; where there is a local part Z is only written when a block is full. */
+ * Per layer and key/value head: the state Z of the block algorithm, and the rows (k'', v, b) of the keys that are not
+ * in it yet (at most 2 b - 1; all of them for softmax and polynomial). A prompt is read in chunks by attention's core,
+ * Nq new queries on Nk >= Nq keys (session_chunk.c). A token is a step: it is written into the ring of rows, reads Z
+ * once, and a full block goes into Z (session_step.c). Both leave the same state. */
 #ifndef PSK_SESSION_H
 #define PSK_SESSION_H
 
-#include "model/model.h"
+#include "infer/decoder.h"
 
-/* Tokens of a prompt worked on at once: enough rows for dense layers at full rate, 30 MB of activations for GPT-2
- * small. */
-#define PSK_SESSION_CHUNK 512
+struct psk_session {
+    psk_decoder *decoder;
+    float *state;             /* L x Hkv x m x (d+1); NULL without one */
+    float *cache[PSK_CACHES]; /* L x Hkv x capacity x width; NULL where the width is 0 */
+    int64_t capacity;         /* psk_layout_capacity(length), or more within a call */
+    int64_t first, rows;      /* of the ring: the slot of the oldest row, and how many are kept */
+    int64_t length;           /* tokens so far */
+};
+
+/* The rows of one kind and layer, Hkv x capacity x width. */
+static inline float *psk_session_cache(const psk_session *session, int kind, int64_t layer) {
+    const psk_decoder *decoder = session->decoder;
+    return session->cache[kind] + layer * decoder->s.Hkv * session->capacity * decoder->layout.width[kind];
+}
+
+/* The state of one layer, Hkv x m x (d+1); NULL without one. */
+static inline float *psk_session_state(const psk_session *session, int64_t layer) {
+    const psk_decoder *decoder = session->decoder;
+    return session->state != NULL ? session->state + layer * (decoder->layout.state_floats / decoder->s.L) : NULL;
+}
+
+/* Room for `tokens` tokens; on error nothing has changed. */
+psk_status psk_session_reserve(psk_session *session, int64_t tokens);
+
+/* The kept rows of one kind and layer, oldest first: out: Hkv x rows x width, with `stride` floats from head to head.
+ */
+psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, float *out, int64_t stride);
+
+/* n <= PSK_SESSION_CHUNK checked tokens through all layers; decoder->x then holds the last layer's output, n x D. */
+psk_status psk_session_chunk(psk_session *session, const int32_t *tokens, int64_t n);
+
+/* logits = head(LN_f(x)).   x: rows x D, logits: rows x V; rows <= PSK_SESSION_CHUNK */
+psk_status psk_decoder_logits(psk_decoder *decoder, int64_t rows, const float *x, float *logits);
 
 #endif

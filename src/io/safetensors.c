@@ -37,6 +37,7 @@ typedef struct {
 struct psk_safetensors {
     char *path;
     psk_mapping mapping;
+    bool borrowed;  /* the mapping is memory of the caller */
     json_t *header; /* owns all names */
     uint64_t data_offset;
     tensor *tensors; /* sorted by begin, end, name */
@@ -229,7 +230,8 @@ static psk_status check_places(psk_safetensors *file) {
 
 static psk_status read_file(psk_safetensors *file, const char *path) {
     PSK_TRY(psk_strdup(path, &file->path));
-    PSK_TRY(psk_map_file(path, &file->mapping));
+    if (!file->borrowed)
+        PSK_TRY(psk_map_file(path, &file->mapping));
     PSK_TRY(check_prefix(file));
     const psk_status status = psk_json_parse((const char *)file->mapping.data + PREFIX_BYTES,
                                              file->data_offset - PREFIX_BYTES, path, &file->header);
@@ -239,16 +241,29 @@ static psk_status read_file(psk_safetensors *file, const char *path) {
     return check_places(file);
 }
 
-psk_status psk_safetensors_open(const char *path, psk_safetensors **out) {
+/* borrowed: the bytes of a file in memory, or NULL for the file at `path`. */
+static psk_status open_file(const char *path, const psk_mapping *borrowed, psk_safetensors **out) {
     *out = NULL;
-    void *block;
-    PSK_TRY(psk_alloc_zero(sizeof(psk_safetensors), "a safetensors file", &block));
-    const psk_status status = read_file(block, path);
+    psk_safetensors *file;
+    PSK_TRY(psk_alloc_zero(sizeof *file, "a safetensors file", (void **)&file));
+    if (borrowed != NULL) {
+        file->mapping = *borrowed;
+        file->borrowed = true;
+    }
+    const psk_status status = read_file(file, path);
     if (status == PSK_OK)
-        *out = block;
+        *out = file;
     else
-        psk_safetensors_close(block);
+        psk_safetensors_close(file);
     return status;
+}
+
+psk_status psk_safetensors_open(const char *path, psk_safetensors **out) {
+    return open_file(path, NULL, out);
+}
+
+psk_status psk_safetensors_parse(const char *name, const void *bytes, size_t size, psk_safetensors **out) {
+    return open_file(name, &(psk_mapping){bytes, size}, out);
 }
 
 void psk_safetensors_close(psk_safetensors *file) {
@@ -257,7 +272,8 @@ void psk_safetensors_close(psk_safetensors *file) {
     psk_free(file->by_name);
     psk_free(file->tensors);
     json_decref(file->header);
-    psk_unmap_file(&file->mapping);
+    if (!file->borrowed)
+        psk_unmap_file(&file->mapping);
     psk_free(file->path);
     psk_free(file);
 }
@@ -392,61 +408,114 @@ fail:
     return status;
 }
 
-static psk_status build_header(const psk_tensor_source *tensors, int64_t count, const json_t *metadata,
-                               json_t *header) {
+static psk_status build_header(const psk_tensor_source *tensors, int64_t count, const json_t *metadata, json_t *header,
+                               int64_t *end) {
     if (metadata)
         PSK_TRY(psk_json_set(header, METADATA_KEY, json_incref((json_t *)(uintptr_t)metadata)));
-    int64_t end = 0;
     for (int64_t i = 0; i < count; i++) {
-        const psk_status status = describe(header, &tensors[i], &end);
+        const psk_status status = describe(header, &tensors[i], end);
         if (status != PSK_OK)
             return psk_fail_within(status, "tensor \"%s\"", tensors[i].name);
     }
     return PSK_OK;
 }
 
-/* Size, header and as many spaces as make the data begin at a multiple of 8. */
-static psk_status write_header(psk_atomic_file *out, const char *text) {
-    const uint64_t length = strlen(text), padded = (length + 7) / 8 * 8;
-    if (padded > HEADER_LIMIT)
-        return psk_fail(PSK_ERROR_ARGUMENT, "a header of %" PRIu64 " bytes is above the limit of %" PRIu64, padded,
+/* Where a file is written to: a file, or memory for all of it. */
+typedef struct psk_sink {
+    psk_atomic_file *file;
+    unsigned char *bytes;
+    size_t used;
+} psk_sink;
+
+static psk_status put(psk_sink *sink, const void *data, size_t bytes) {
+    if (sink->file != NULL)
+        return psk_atomic_write(sink->file, data, bytes);
+    if (bytes > 0)
+        memcpy(sink->bytes + sink->used, data, bytes);
+    sink->used += bytes;
+    return PSK_OK;
+}
+
+/* Of a header's text with as many spaces as make the data begin at a multiple of 8. */
+static psk_status padded_size(const char *text, uint64_t *padded) {
+    *padded = (strlen(text) + 7) / 8 * 8;
+    if (*padded > HEADER_LIMIT)
+        return psk_fail(PSK_ERROR_ARGUMENT, "a header of %" PRIu64 " bytes is above the limit of %" PRIu64, *padded,
                         HEADER_LIMIT);
-    PSK_TRY(psk_atomic_write(out, &padded, sizeof padded));
-    PSK_TRY(psk_atomic_write(out, text, length));
-    return psk_atomic_write(out, "       ", padded - length);
+    return PSK_OK;
+}
+
+static psk_status put_all(psk_sink *sink, const char *header, const psk_tensor_source *tensors, int64_t count) {
+    uint64_t padded;
+    PSK_TRY(padded_size(header, &padded));
+    PSK_TRY(put(sink, &padded, sizeof padded));
+    PSK_TRY(put(sink, header, strlen(header)));
+    PSK_TRY(put(sink, "       ", padded - strlen(header)));
+    for (int64_t i = 0; i < count; i++) {
+        int64_t bytes;
+        PSK_TRY(source_bytes(&tensors[i], &bytes));
+        PSK_TRY(put(sink, tensors[i].data, (size_t)bytes));
+    }
+    return PSK_OK;
 }
 
 static psk_status write_all(const char *path, const char *header, const psk_tensor_source *tensors, int64_t count) {
-    psk_atomic_file *out;
-    PSK_TRY(psk_atomic_open(path, &out));
-    psk_status status = write_header(out, header);
-    for (int64_t i = 0; status == PSK_OK && i < count; i++) {
-        int64_t bytes;
-        status = source_bytes(&tensors[i], &bytes);
-        if (status == PSK_OK)
-            status = psk_atomic_write(out, tensors[i].data, (size_t)bytes);
-    }
+    psk_sink sink = {0};
+    PSK_TRY(psk_atomic_open(path, &sink.file));
+    const psk_status status = put_all(&sink, header, tensors, count);
     if (status == PSK_OK)
-        return psk_atomic_commit(out);
-    psk_atomic_abandon(out);
+        return psk_atomic_commit(sink.file);
+    psk_atomic_abandon(sink.file);
+    return status;
+}
+
+/* The header's text, released by psk_free; *end: bytes of all tensors. */
+static psk_status header_text(const char *path, const psk_tensor_source *tensors, int64_t count, const json_t *metadata,
+                              char **text, int64_t *end) {
+    psk_json_init();
+    *text = NULL;
+    *end = 0;
+    if (metadata)
+        PSK_TRY(check_metadata(PSK_ERROR_ARGUMENT, path, metadata));
+    json_t *header = json_object();
+    psk_status status = build_header(tensors, count, metadata, header, end);
+    if (status != PSK_OK)
+        status = psk_fail_within(status, "%s", path);
+    else
+        status = psk_json_dump(header, path, JSON_COMPACT, text);
+    json_decref(header);
     return status;
 }
 
 psk_status psk_safetensors_write(const char *path, const psk_tensor_source *tensors, int64_t count,
                                  const json_t *metadata) {
-    psk_json_init();
-    if (metadata)
-        PSK_TRY(check_metadata(PSK_ERROR_ARGUMENT, path, metadata));
-    json_t *header = json_object();
-    char *text = NULL;
-    psk_status status = build_header(tensors, count, metadata, header);
-    if (status != PSK_OK)
-        status = psk_fail_within(status, "%s", path);
-    else
-        status = psk_json_dump(header, path, JSON_COMPACT, &text);
-    if (status == PSK_OK)
-        status = write_all(path, text, tensors, count);
+    char *text;
+    int64_t end;
+    PSK_TRY(header_text(path, tensors, count, metadata, &text, &end));
+    const psk_status status = write_all(path, text, tensors, count);
     psk_free(text);
-    json_decref(header);
+    return status;
+}
+
+static psk_status pack_all(const char *header, const psk_tensor_source *tensors, int64_t count, int64_t data,
+                           void **bytes, size_t *size) {
+    uint64_t padded;
+    psk_sink sink = {0};
+    PSK_TRY(padded_size(header, &padded));
+    *size = PREFIX_BYTES + padded + (size_t)data;
+    PSK_TRY(psk_alloc(*size, "a safetensors file in memory", (void **)&sink.bytes));
+    *bytes = sink.bytes;
+    return put_all(&sink, header, tensors, count);
+}
+
+psk_status psk_safetensors_pack(const char *name, const psk_tensor_source *tensors, int64_t count,
+                                const json_t *metadata, void **bytes, size_t *size) {
+    char *text;
+    int64_t data;
+    *bytes = NULL;
+    *size = 0;
+    PSK_TRY(header_text(name, tensors, count, metadata, &text, &data));
+    const psk_status status = pack_all(text, tensors, count, data, bytes, size);
+    psk_free(text);
     return status;
 }

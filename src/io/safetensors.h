@@ -29,6 +29,10 @@ typedef struct psk_tensor_view {
 typedef struct psk_safetensors psk_safetensors;
 
 psk_status psk_safetensors_open(const char *path, psk_safetensors **out);
+
+/* The same checks on a file in memory, which is borrowed until close; `name` stands for its path in messages. */
+psk_status psk_safetensors_parse(const char *name, const void *bytes, size_t size, psk_safetensors **out);
+
 void psk_safetensors_close(psk_safetensors *file); /* accepts NULL; all views die with it */
 const char *psk_safetensors_path(const psk_safetensors *file);
 int64_t psk_safetensors_count(const psk_safetensors *file);
@@ -54,6 +58,10 @@ typedef struct psk_tensor_source {
 /* metadata: a JSON object of strings, or NULL; borrowed. */
 psk_status psk_safetensors_write(const char *path, const psk_tensor_source *tensors, int64_t count,
                                  const json_t *metadata);
+
+/* The same file in memory; *bytes is released by psk_free. `name` stands for its path in messages. */
+psk_status psk_safetensors_pack(const char *name, const psk_tensor_source *tensors, int64_t count,
+                                const json_t *metadata, void **bytes, size_t *size);
 
 int64_t psk_dtype_size(psk_dtype dtype);
 const char *psk_dtype_name(psk_dtype dtype); /* "F32", ... */

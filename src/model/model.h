@@ -15,6 +15,7 @@ struct psk_model {
     psk_model_config config;
     psk_params params; /* names, shapes, offsets (params.h) */
     float *weights;    /* all parameters, one block: parameter p starts at weights + p.offset */
+    struct psk_decoder *decoder; /* what its sessions share (infer/decoder.h); NULL while it has none */
 };
 
 /* A model whose weights are all 0, to be filled by the caller. */

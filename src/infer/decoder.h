@@ -1,0 +1,62 @@
+/* What all sessions of a model share: the workspace in which a call runs, and how a session's memory is laid out. Made
+ * with the first session of the model, released with its last. */
+#ifndef PSK_DECODER_H
+#define PSK_DECODER_H
+
+#include "model/model.h"
+
+/* Tokens of a prompt worked on at once: enough rows for dense layers at full rate, 30 MB of activations for GPT-2
+ * small. */
+#define PSK_SESSION_CHUNK 512
+
+/* Without a local part the keys wait for Z in blocks of at most so many. */
+#define PSK_PENDING_ROWS 256
+
+/* The first capacity of a cache that grows; it doubles. */
+#define PSK_FIRST_ROWS 64
+
+/* The kinds of rows that a session keeps: k'' (softmax: k, polynomial: k'), v, and the sketches or features b. */
+enum { PSK_CACHE_K, PSK_CACHE_V, PSK_CACHE_B, PSK_CACHES };
+
+/* A session's memory, in floats.
+ *   state   L x Hkv x m x (d+1)
+ *   rows    L x Hkv x capacity x width, of each kind; width 0: the mechanism has no such rows
+ * ring > 0: that many rows, used as a ring; when it is full its oldest `fold` rows go into the state. ring == 0: every
+ * row is kept and the capacity grows (psk_layout_capacity). */
+typedef struct psk_session_layout {
+    int64_t groups;       /* L Hkv */
+    int64_t state_floats; /* of all groups */
+    int64_t width[PSK_CACHES];
+    int64_t ring, fold;
+} psk_session_layout;
+
+psk_session_layout psk_session_layout_of(const psk_model_config *config);
+
+/* Rows that a session has room for when it holds so many tokens: a function of that number alone. */
+int64_t psk_layout_capacity(const psk_session_layout *layout, int64_t tokens);
+
+/* Bytes of state and rows; -1 if they do not fit 64 bits. */
+int64_t psk_layout_bytes(const psk_session_layout *layout, int64_t capacity);
+
+typedef struct psk_decoder {
+    psk_model *model;
+    psk_sizes s;
+    psk_session_layout layout;
+    int64_t sessions; /* that are alive */
+
+    psk_arena *arena; /* of what follows */
+    psk_attention *attention;
+    psk_activations act;
+    psk_block_workspace work;
+    float *x;                /* chunk x D */
+    float *keys[PSK_CACHES]; /* Hkv x (ring + chunk) x width: the rows that were kept, then those of the chunk */
+    void *positions;         /* chunk int32 */
+
+    char hash[PSK_MODEL_HASH_CAPACITY]; /* "": not asked for yet */
+} psk_decoder;
+
+/* The decoder of the model, made if there is none; one psk_decoder_leave for each. */
+psk_status psk_decoder_join(psk_model *model, psk_decoder **out);
+void psk_decoder_leave(psk_decoder *decoder); /* accepts NULL */
+
+#endif
