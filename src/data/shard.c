@@ -42,7 +42,7 @@ typedef struct shard_header {
 static void store_header(const shard_header *header, const char *tokenizer, unsigned char bytes[HEADER_SIZE]) {
     memset(bytes, 0, HEADER_SIZE);
     memcpy(bytes, MAGIC, strlen(MAGIC));
-    strncpy((char *)bytes + NAME_OFFSET, tokenizer, NAME_SIZE - 1);
+    memcpy(bytes + NAME_OFFSET, tokenizer, strnlen(tokenizer, NAME_SIZE - 1));
 #define FIELD(name, offset, size) psk_store_le(bytes + (offset), header->name, size);
     SHARD_FIELDS(FIELD)
 #undef FIELD
