@@ -75,6 +75,19 @@ PSK_API const char *
 psk_device_description(const psk_device *device); /* one line for people: instruction set, libraries, threads */
 PSK_API int psk_device_threads(const psk_device *device);
 
+/* How products of matrices are computed. BF16: their operands rounded to bfloat16, where that is faster; sums, weights,
+ * optimiser, attention's state and normaliser, softmax, loss and everything in memory stay in float32. */
+typedef enum psk_precision { PSK_PRECISION_F32 = 0, PSK_PRECISION_BF16 = 1 } psk_precision;
+
+/* "float32" | "bfloat16"; NULL for a value that is neither. Literals. */
+PSK_API const char *psk_precision_name(psk_precision precision);
+
+/* The precision of everything that is computed on the device from now on; float32 at first. Errors of bfloat16:
+ * docs/numerics.md. UNSUPPORTED, and nothing changes, on a device without instructions for it (the description of one
+ * that has them says "bfloat16"). */
+PSK_API psk_status psk_device_set_precision(psk_device *device, psk_precision precision);
+PSK_API psk_precision psk_device_precision(const psk_device *device);
+
 /* --------------------------------------------------------------------------------------------------------- attention
  */
 
@@ -87,11 +100,6 @@ typedef enum psk_sketch {
 } psk_sketch;
 typedef enum psk_local { PSK_LOCAL_NONE, PSK_LOCAL_BLOCK, PSK_LOCAL_WINDOW } psk_local;
 typedef enum psk_direction { PSK_CAUSAL, PSK_BIDIRECTIONAL } psk_direction;
-
-/* How products are computed. BF16: their operands rounded to bfloat16; sums, state, normaliser, softmax and everything
- * in memory in float32. A device without instructions for it computes in float32 (its description says "bfloat16" if it
- * has them). */
-typedef enum psk_precision { PSK_PRECISION_F32 = 0, PSK_PRECISION_BF16 = 1 } psk_precision;
 
 /* clang-format off */
 /* What attention computes. With weights w_ij >= 0:   o_i = sum_j w_ij v_j / (beta + sum_j w_ij)
@@ -172,10 +180,6 @@ PSK_API psk_status psk_attention_create(psk_device *device, const psk_attention_
                                         const psk_attention_shape *shape, psk_attention **out);
 PSK_API void psk_attention_free(psk_attention *attention);
 PSK_API int64_t psk_attention_bytes(const psk_attention *attention); /* of workspace */
-
-/* The precision of the calls that follow, PSK_PRECISION_F32 at first. What a device does not fuse (performer, two-way
- * polysketch, the reference device) always computes in float32. Errors of bfloat16: docs/numerics.md. */
-PSK_API void psk_attention_set_precision(psk_attention *attention, psk_precision precision);
 
 /* Errors: ARGUMENT naming the tensor that is missing or the boundary that is wrong, before anything is written. */
 PSK_API psk_status psk_attention_forward(psk_attention *attention, const psk_attention_tensors *tensors);
@@ -307,25 +311,67 @@ PSK_API psk_status psk_tokenizer_save(const psk_tokenizer *tokenizer, const char
  * (INTERRUPTED). */
 typedef int (*psk_progress)(void *user, int64_t done, int64_t total);
 
+/* What the inputs of psk_prepare are. gzip and zstd are seen by their first bytes, so that any of these may be
+ * compressed. auto      by name: .jsonl, .ndjson and .json are JSON lines; by content: WikiText begins with a level-1
+ * heading; text otherwise text      one document a file, whatever its bytes jsonl     one document a line: the string
+ * in `field` of a JSON object wikitext  one document an article: they begin at a line " = Title = " after an empty line
+ */
+typedef enum psk_text_format {
+    PSK_FORMAT_AUTO,
+    PSK_FORMAT_TEXT,
+    PSK_FORMAT_JSONL,
+    PSK_FORMAT_WIKITEXT
+} psk_text_format;
+
+/* What is held out for validation.   tail: the last part of every document (a document's length must be known: no text
+ * from a pipe);   hash: whole documents, chosen by a hash of their first 65,536 bytes, so that equal documents fall on
+ * the same side whatever their order. */
+typedef enum psk_split_rule { PSK_SPLIT_TAIL, PSK_SPLIT_HASH } psk_split_rule;
+
+/* "auto", ...; "tail", ...; NULL for a value that is none. Literals. */
+PSK_API const char *psk_text_format_name(psk_text_format format);
+PSK_API const char *psk_split_rule_name(psk_split_rule rule);
+
 typedef struct psk_prepare_options {
-    const char *const *inputs; /* text files and folders of .txt files (sorted by name); each file is one document */
+    const char *const *inputs; /* files, "-" (standard input), and folders (all their files with names of text: .txt,
+                                  .jsonl, ..., also .gz and .zst; sorted by name, folders inside are not entered) */
     int64_t input_count;
-    const char *output;    /* folder for train-00000.psk, ..., valid-00000.psk, ..., tokenizer.json */
+    const char *const *valid_inputs; /* all of these is held out, and nothing of `inputs` */
+    int64_t valid_input_count;       /* 0: `split` and valid_fraction decide */
+    const char *output;    /* folder for train-00000.psk, ..., valid-00000.psk, ..., the tokenizer, prepare.json */
     const char *tokenizer; /* "bytes": ids 0-255 are bytes, 256 is end-of-text */
-    double valid_fraction; /* the last part of every document goes to the valid shards, 0 <= f < 1 */
+    psk_text_format format;
+    const char *field; /* of JSON lines */
+    psk_split_rule split;
+    double valid_fraction; /* 0 <= f < 1 */
+    int skip_bad_lines;    /* JSON lines that cannot be used are counted and left out; 0: the first one is an error */
     int64_t shard_tokens;  /* tokens a shard, 100e6 by default */
-    psk_progress progress; /* NULL: none */
+    int threads;           /* 0: as many as the process may use. The shards do not depend on it */
+    psk_progress progress; /* bytes of the files as they lie on the disk; total 0: not known. NULL: none */
     void *user;
 } psk_prepare_options;
-/* What `polysketch prepare --help` shows; inputs and output are NULL. */
+/* What `polysketch prepare --help` shows; inputs, valid_inputs and output are NULL. */
 PSK_API psk_prepare_options psk_prepare_options_default(void);
 
 typedef struct psk_prepare_result {
-    int64_t documents, bytes, train_tokens, valid_tokens, shards;
+    int64_t documents, bytes, train_tokens, valid_tokens, shards; /* bytes of text */
+    int64_t empty;                                                /* documents without text, left out */
+    int64_t skipped;                                              /* bad lines, left out */
+    char first_skipped[512]; /* where the first of them is and why; "" if there was none */
 } psk_prepare_result;
-/* Documents counted with their end-of-text tokens. Errors: ARGUMENT naming the option or an empty input, FILE, MEMORY,
- * INTERRUPTED; the output folder is then unfinished and refused by training. */
+
+/* Text to shards; documents end with an end-of-text token. The same inputs give the same bytes, whatever the number of
+ * threads. Memory: about 4 MiB a thread and 16 MiB beside it, not more for a larger corpus; a JSON line or an article
+ * may have 32 MiB.
+ * When it is stopped, killed or fails on the way, what was done stays in `output`, which training refuses until the
+ * same call (as to inputs and options) has gone on from there to the end: the shards are then those of one run.
+ * Errors: ARGUMENT naming the option, an empty input or what differs from the call that began; FILE; FORMAT naming file
+ * and line; UNSUPPORTED: gzip or zstd was not built in; MEMORY; INTERRUPTED. */
 PSK_API psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result);
+
+/* Verifies a prepared folder: that it was finished, every shard whole, the numbers in prepare.json. Errors: FILE,
+ * FORMAT naming the file. */
+PSK_API psk_status psk_prepare_check(const char *folder, psk_prepare_result *result);
 
 /* Reads a shard's header and, with check != 0, verifies its checksum. Errors: FILE, FORMAT naming file and field. */
 typedef struct psk_shard_info {
@@ -354,6 +400,7 @@ typedef struct psk_train_options {
     double learning_rate, min_learning_rate; /* peak and end */
     int64_t warmup_steps;
     psk_schedule schedule;
+    psk_precision precision; /* psk_train sets it on the model's device */
     double beta1, beta2, epsilon, weight_decay, grad_clip; /* decay on matrices only; clip by the global norm, 0: off */
     double dropout;
     int reset_at_documents; /* attention and positions start afresh at each end-of-text */
@@ -382,7 +429,8 @@ typedef struct psk_train_progress {
 typedef int (*psk_train_callback)(void *user, const psk_train_progress *progress);
 
 /* Trains `model` in place. A loss or gradient that is not finite: PSK_ERROR_NUMERIC naming step and tensor; the last
- * good checkpoint stays. With resume the weights come from the checkpoint (config must agree). */
+ * good checkpoint stays. UNSUPPORTED for a precision that the device lacks. With resume the weights come from the
+ * checkpoint (config must agree). */
 PSK_API psk_status psk_train(psk_model *model, const psk_train_options *options, psk_train_callback callback,
                              void *user);
 

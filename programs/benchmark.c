@@ -108,8 +108,9 @@ bool bench_begin(bench_run *run, const char *command, const bench_settings *sett
     if (*code != EXIT_DONE)
         return false;
     const machine_facts facts = machine_read();
-    printf("polysketch %s, %s, %s\nmatmul %d x %d x %d: %.1f GFLOP/s\n\n", psk_version(), facts.cpu,
-           psk_device_description(run->device), RATE_SIZE, RATE_SIZE, RATE_SIZE, run->matmul_rate / 1e9);
+    printf("polysketch %s, %s, %s\nmatmul %d x %d x %d in %s: %.1f GFLOP/s\n\n", psk_version(), facts.cpu,
+           psk_device_description(run->device), RATE_SIZE, RATE_SIZE, RATE_SIZE,
+           psk_precision_name(psk_device_precision(run->device)), run->matmul_rate / 1e9);
     return true;
 }
 
@@ -157,8 +158,9 @@ bool bench_record(bench_run *run, const bench_figure *f) {
     json_t *const record = json_pack(
         "{s:s, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:s, s:o, s:o, s:i, s:o, s:o, s:o, s:I}",
         "bench", f->bench, "mechanism", text_or_null(f->mechanism), "sketch", text_or_null(f->sketch), "local",
-        text_or_null(f->local), "pass", text_or_null(f->pass), "dtype", "float32", "n", size_or_null(f->n), "batch",
-        size_or_null(f->batch), "heads", size_or_null(f->heads), "head_size", size_or_null(f->head_size), "sketch_size",
+        text_or_null(f->local), "pass", text_or_null(f->pass), "dtype",
+        psk_precision_name(psk_device_precision(run->device)), "n", size_or_null(f->n), "batch", size_or_null(f->batch),
+        "heads", size_or_null(f->heads), "head_size", size_or_null(f->head_size), "sketch_size",
         size_or_null(f->sketch_size), "block_size", size_or_null(f->block_size), "threads",
         psk_device_threads(run->device), "device", psk_device_name(run->device), "seconds_min",
         json_number(f->timing.min), "seconds_median", json_number(f->timing.median), "samples", f->timing.samples,
@@ -213,10 +215,12 @@ double relative_error(const float *got, const float *want, int64_t n) {
 }
 
 bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error) {
-    if (error <= BENCH_TOLERANCE)
+    const double tolerance =
+        psk_device_precision(run->device) == PSK_PRECISION_BF16 ? BENCH_BF16_TOLERANCE : BENCH_TOLERANCE;
+    if (error <= tolerance)
         return true;
     say_error(run->command,
               "%s: %s is %.2g away from the device \"reference\" (at most %.0e is accepted): not measured", what,
-              tensor, error, BENCH_TOLERANCE);
+              tensor, error, tolerance);
     return false;
 }

@@ -89,6 +89,7 @@ static exit_code read_settings(train_settings *settings, int argc, char **argv, 
     exit_code code = EXIT_DONE;
     *go_on = options_read(&usage, argc, argv, line, &code);
     run->schedule = (psk_schedule)settings->schedule;
+    run->precision = (psk_precision)settings->device.precision;
     return code;
 }
 
@@ -102,6 +103,7 @@ static exit_code read_resumed(train_settings *settings, int argc, char **argv, c
     options_free(line);
     settings->model = model_options_none();
     settings->device = device_options_default();
+    settings->device.precision = saved.precision;
     settings->run = saved;
     return read_settings(settings, argc, argv, line, go_on);
 }

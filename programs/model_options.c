@@ -117,6 +117,7 @@ const char *attention_label(char *text, const psk_attention_config *attention) {
 }
 
 static const char *const device_names[] = {"auto", "cpu", "reference", NULL};
+static const char *const precision_names[] = {[PSK_PRECISION_F32] = "float32", [PSK_PRECISION_BF16] = "bfloat16", NULL};
 
 device_options device_options_default(void) {
     return (device_options){.device = 0, .threads = 0};
@@ -127,11 +128,16 @@ option_group device_option_group(device_options *device, command_option table[DE
         (command_option){"device", OPTION_CHOICE, NULL, "where to compute", &device->device, .names = device_names};
     table[1] = (command_option){"threads",        OPTION_COUNT, "N",          "threads of the CPU",
                                 &device->threads, .low = 1,     .high = 1024, .fallback = "all"};
+    table[2] = (command_option){"precision",        OPTION_CHOICE,           NULL, "of products; sums stay float32",
+                                &device->precision, .names = precision_names};
     return (option_group){"Device", table, DEVICE_OPTION_COUNT};
 }
 
 psk_status device_options_create(const device_options *device, psk_device **out) {
-    return psk_device_create(device_names[device->device], (int)device->threads, out);
+    psk_status status = psk_device_create(device_names[device->device], (int)device->threads, out);
+    if (status == PSK_OK)
+        status = psk_device_set_precision(*out, (psk_precision)device->precision);
+    return status;
 }
 
 bool path_join(char path[PATH_CAPACITY], const char *folder, const char *name) {

@@ -40,10 +40,11 @@ const char *attention_label(char *text, const psk_attention_config *attention);
 typedef struct device_options {
     int device; /* index into the names: auto, cpu, reference */
     int64_t threads;
+    int precision; /* psk_precision */
 } device_options;
 
 device_options device_options_default(void);
-#define DEVICE_OPTION_COUNT 2
+#define DEVICE_OPTION_COUNT 3
 option_group device_option_group(device_options *device, command_option table[DEVICE_OPTION_COUNT]);
 psk_status device_options_create(const device_options *device, psk_device **out);
 

@@ -75,3 +75,29 @@ const char *psk_device_description(const psk_device *device) {
 int psk_device_threads(const psk_device *device) {
     return device->threads;
 }
+
+const char *psk_precision_name(psk_precision precision) {
+    switch (precision) {
+    case PSK_PRECISION_F32:
+        return "float32";
+    case PSK_PRECISION_BF16:
+        return "bfloat16";
+    }
+    return NULL;
+}
+
+psk_status psk_device_set_precision(psk_device *device, psk_precision precision) {
+    if (psk_precision_name(precision) == NULL)
+        return psk_fail(PSK_ERROR_ARGUMENT, "precision %d: choose PSK_PRECISION_F32 or PSK_PRECISION_BF16",
+                        (int)precision);
+    if (precision == PSK_PRECISION_BF16 && !device->has_bf16)
+        return psk_fail(PSK_ERROR_UNSUPPORTED,
+                        "device \"%s\" (%s) has no instructions for bfloat16; compute in float32 there", device->name,
+                        device->description);
+    device->precision = precision;
+    return PSK_OK;
+}
+
+psk_precision psk_device_precision(const psk_device *device) {
+    return device->precision;
+}

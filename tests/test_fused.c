@@ -47,7 +47,8 @@ static psk_status run_on(psk_device *device, const fused_case *c, psk_precision 
     PSK_TRY(psk_arena_create(&arena));
     PSK_TRY_GOTO(status, psk_attention_plan(device, &c->config, &c->shape, arena, &attention), done);
     PSK_TRY_GOTO(status, psk_arena_commit(arena, PSK_FILL_NAN), done);
-    psk_attention_set_precision(attention, precision);
+    if (device->has_bf16)
+        PSK_TRY_GOTO(status, psk_device_set_precision(device, precision), done);
     PSK_TRY_GOTO(status, psk_attention_forward(attention, t), done);
     status = psk_attention_backward(attention, t);
 done:

@@ -128,6 +128,7 @@ static void refuses_options(void **unused) {
     WITH(epsilon, 0, "epsilon is 0");
     WITH(dropout, 1, "dropout is 1");
     WITH(schedule, (psk_schedule)7, "schedule is 7");
+    WITH(precision, (psk_precision)7, "precision is 7");
     WITH(seed, UINT64_MAX, "seed is 18446744073709551615");
     WITH(data, NULL, "data");
     WITH(output, "", "output");
@@ -167,6 +168,17 @@ static void refuses_run_folders(void **unused) {
     PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "seed 1", "say 2");
 }
 
+/* From the options.json of the run. */
+static void remove_option(const char *name) {
+    json_error_t error;
+    const char *path = path_in(f.output, "options.json");
+    json_t *options = json_load_file(path, 0, &error);
+    assert_non_null(options);
+    assert_int_equal(json_object_del(options, name), 0);
+    assert_int_equal(json_dump_file(options, path, 0), 0);
+    json_decref(options);
+}
+
 static void options_come_back(void **unused) {
     (void)unused;
     char data[600];
@@ -184,6 +196,9 @@ static void options_come_back(void **unused) {
     assert_memory_equal(&read, &o, sizeof o);
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, 5), PSK_ERROR_ARGUMENT, "5 are given");
     PSK_TEST_FAILS(psk_train_options_read(f.folder, &read, data, 5), PSK_ERROR_FILE, "options.json");
+    remove_option("precision"); /* as where it could not be chosen yet */
+    PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
+    assert_int_equal(read.precision, PSK_PRECISION_F32);
     PSK_TEST_OK(psk_write_file(path_in(f.output, "options.json"), "{\"data\": \"x\"}", 13));
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, sizeof data), PSK_ERROR_FORMAT, "options.json",
                    "schedule is missing");
@@ -209,6 +224,47 @@ static void learns(void **unused) {
     assert_true(w.last.memory_bytes > 1000000);
     assert_true(w.last.tokens_per_second > 0 && w.last.seconds > 0 && w.last.seconds_left == 0);
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000060 ");
+}
+
+/* The loss after so many steps of a model wide enough for products of bfloat16. */
+static double loss_in(psk_precision precision) {
+    psk_model_config config = small_config();
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    psk_model *model;
+    config.n_embd = 64;
+    config.n_head = 1;
+    config.n_positions = 64;
+    o.context = 64;
+    o.steps = 60;
+    o.precision = precision;
+    o.output = path_in(f.folder, psk_precision_name(precision));
+    PSK_TEST_OK(psk_model_create(f.device, &config, 11, &model));
+    PSK_TEST_OK(psk_train(model, &o, watch, &w));
+    assert_int_equal(psk_device_precision(f.device), precision);
+    psk_model_free(model);
+    return w.last.loss;
+}
+
+static void learns_in_bfloat16(void **unused) {
+    (void)unused;
+    if (!f.device->has_bf16)
+        skip();
+    const double rounded = loss_in(PSK_PRECISION_BF16), plain = loss_in(PSK_PRECISION_F32);
+    assert_true(rounded != plain);
+    PSK_TEST_AT_MOST(plain, 2.6); /* as above */
+    PSK_TEST_AT_MOST(fabs(rounded / plain - 1), 0.02); /* after so few steps on so little text */
+}
+
+static void refuses_a_precision_that_the_device_lacks(void **unused) {
+    (void)unused;
+    fixture reference;
+    fixture_begin(&reference, "reference");
+    small_data(&reference, 1, 1000, 0.1);
+    psk_train_options o = small_options(&reference);
+    o.precision = PSK_PRECISION_BF16;
+    PSK_TEST_FAILS(psk_train(reference.model, &o, NULL, NULL), PSK_ERROR_UNSUPPORTED, "no instructions for bfloat16");
+    fixture_end(&reference);
 }
 
 /* At far too high a rate it gets better and then worse: the best is neither the first nor the last, nor saved
@@ -876,6 +932,8 @@ int main(void) {
         TEST(refuses_run_folders),
         TEST(options_come_back),
         TEST(learns),
+        TEST(learns_in_bfloat16),
+        cmocka_unit_test(refuses_a_precision_that_the_device_lacks),
         TEST(best_is_kept),
         TEST(evaluation_is_that_of_psk_evaluate),
         TEST(follows_the_clock),

@@ -285,10 +285,6 @@ void psk_attention_free(psk_attention *attention) {
     psk_free(attention);
 }
 
-void psk_attention_set_precision(psk_attention *attention, psk_precision precision) {
-    attention->precision = precision;
-}
-
 int64_t psk_attention_bytes(const psk_attention *attention) {
     return attention->bytes;
 }
@@ -324,8 +320,7 @@ static psk_status each_slab(const psk_attention *at, const psk_attention_views *
 psk_status psk_attention_core_forward(const psk_attention *attention, const psk_attention_views *views) {
     if (attention->fused != NULL) {
         PSK_RUN(attention->device, fused_attention_forward, .config = &attention->config,
-                .precision = attention->precision, .rep = attention->rep, .views = views,
-                .workspace = attention->fused);
+                .rep = attention->rep, .views = views, .workspace = attention->fused);
         return PSK_OK;
     }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].forward);
@@ -334,8 +329,7 @@ psk_status psk_attention_core_forward(const psk_attention *attention, const psk_
 psk_status psk_attention_core_backward(const psk_attention *attention, const psk_attention_views *views) {
     if (attention->fused != NULL) {
         PSK_RUN(attention->device, fused_attention_backward, .config = &attention->config,
-                .precision = attention->precision, .rep = attention->rep, .views = views,
-                .workspace = attention->fused);
+                .rep = attention->rep, .views = views, .workspace = attention->fused);
         return PSK_OK;
     }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].backward);

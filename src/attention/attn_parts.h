@@ -22,7 +22,6 @@ struct psk_attention {
     psk_device *device;
     psk_attention_config config;
     psk_attention_shape shape;
-    psk_precision precision;
     psk_arena *arena; /* own; NULL if planned into the caller's */
     int64_t bytes;    /* of workspace */
     int64_t rep;      /* query heads per key/value head */

@@ -13,11 +13,16 @@ typedef struct psk_cpu_frequencies {
     double *theta;
 } psk_cpu_frequencies;
 
+/* cpu_matmul_bf16.c */
+typedef struct psk_cpu_bf16 psk_cpu_bf16;
+void psk_cpu_bf16_free(psk_cpu_bf16 *kept); /* accepts NULL */
+
 typedef struct psk_cpu {
     const psk_kernels *kernels;
     const psk_fused_kernels *fused_bf16; /* NULL: no instruction for it, kernels->fused serves instead */
     psk_cpu_frequencies embedding, rope;
-    void *scratch; /* grown when a larger shape first appears */
+    psk_cpu_bf16 *bf16; /* what products of bfloat16 keep; NULL before the first */
+    void *scratch;      /* grown when a larger shape first appears */
     int64_t scratch_bytes;
 } psk_cpu;
 
@@ -45,6 +50,19 @@ void psk_cpu_matmul_name(char *text, size_t size);
 psk_status psk_cpu_fused_attention_forward(psk_device *device, const psk_fused_attention_args *a);
 psk_status psk_cpu_fused_attention_backward(psk_device *device, const psk_fused_attention_args *a);
 psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
+
+/* Whether a product is computed with operands rounded to bfloat16: a matter of its shape alone; and the product. */
+bool psk_cpu_bf16_serves(const psk_device *device, const psk_matmul_args *a);
+psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a);
+
+/* How C is cut into tiles: batch x down x across, of rows x columns each, less at the edges. */
+typedef struct psk_cpu_tiling {
+    int64_t rows, columns, down, across, count;
+} psk_cpu_tiling;
+psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n);
+
+/* Turns a failure inside a product into a message. */
+psk_status psk_cpu_matmul_failed(psk_status status, const psk_matmul_args *a);
 psk_status psk_cpu_column_sum(psk_device *device, const psk_column_sum_args *a);
 psk_status psk_cpu_layernorm_backward(psk_device *device, const psk_layernorm_backward_args *a);
 psk_status psk_cpu_sum_squares(psk_device *device, const psk_sum_squares_args *a);

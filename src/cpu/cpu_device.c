@@ -152,6 +152,7 @@ static void cpu_destroy(psk_device *device) {
     psk_free(cpu->embedding.theta);
     psk_free(cpu->rope.theta);
     psk_free(cpu->scratch);
+    psk_cpu_bf16_free(cpu->bf16);
     psk_free(cpu);
     device->state = NULL;
 }
@@ -171,6 +172,7 @@ psk_status psk_cpu_device_init(psk_device *device, int threads) {
     device->name = "cpu";
     device->threads = threads;
     device->state = cpu;
+    device->has_bf16 = cpu->fused_bf16 != NULL;
     device->destroy = cpu_destroy;
     char matmul[64];
     psk_cpu_matmul_name(matmul, sizeof matmul);

@@ -1,8 +1,11 @@
-/* oneDNN, all of it that polysketch uses, behind two functions: the one place that knows its C API. */
+/* oneDNN, all of it that polysketch uses, behind a few functions: the one place that knows its C API. */
 #ifndef PSK_CPU_DNNL_H
 #define PSK_CPU_DNNL_H
 
+#include "base/bf16.h"
 #include "device/ops.h"
+
+#include <stdbool.h>
 
 #if PSK_WITH_ONEDNN
 
@@ -17,6 +20,18 @@ void psk_dnnl_stay_serial(void);
 psk_status psk_dnnl_sgemm(psk_orientation a_orientation, psk_orientation b_orientation, int64_t m, int64_t n, int64_t k,
                           float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                           int64_t ldc);
+
+/* C (=, +=) op(A) op(B) of bfloat16 with sums in float32, for one shape: make once, run often from any threads, free.
+ * Errors as above. */
+typedef struct psk_dnnl_shape {
+    int64_t m, n, k, lda, ldb, ldc;
+    psk_orientation a_orientation, b_orientation;
+    psk_write write;
+} psk_dnnl_shape;
+typedef struct psk_dnnl_product psk_dnnl_product;
+psk_status psk_dnnl_product_create(const psk_dnnl_shape *shape, psk_dnnl_product **out);
+psk_status psk_dnnl_product_run(const psk_dnnl_product *product, const psk_bf16 *a, const psk_bf16 *b, float *c);
+void psk_dnnl_product_free(psk_dnnl_product *product); /* accepts NULL */
 
 /* "oneDNN 2.6.3": the library that is linked, not its header. */
 void psk_dnnl_name(char *text, size_t size);

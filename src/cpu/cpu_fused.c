@@ -61,7 +61,7 @@ static int64_t workspace_of_thread(const psk_device *device, const psk_fused_att
 }
 
 static psk_status run(psk_device *device, const psk_fused_attention_args *a, bool backward) {
-    const psk_fused_kernels *kernels = kernels_for(device, a->precision);
+    const psk_fused_kernels *kernels = kernels_for(device, device->precision);
     const int64_t each = workspace_of_thread(device, a, backward);
     if (a->workspace == NULL) {
         *a->workspace_floats = each < 0 ? -1 : each * device->threads;

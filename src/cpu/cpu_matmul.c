@@ -21,30 +21,26 @@ static const tile_size tile_sizes[] = {{256, 768}, {256, 384}, {128, 384}, {128,
 /* 2 m n k for which waking the other threads pays. */
 #define SERIAL_FLOPS 500000
 
-/* The tiles of a call: batch x down x across, of rows x columns each, less at the edges. */
-typedef struct tiling {
-    int64_t rows, columns, down, across, count;
-} tiling;
-
 /* The size that covers `length` in `count` pieces of about the same size, multiples of `step`. */
 static int64_t even_size(int64_t length, int64_t largest, int64_t step) {
     const int64_t count = PSK_CEIL_DIV(length, largest);
     return PSK_CEIL_DIV(PSK_CEIL_DIV(length, count), step) * step;
 }
 
-static tiling make_tiling(const psk_matmul_args *a) {
-    tiling t = {0};
+psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n) {
+    psk_cpu_tiling t = {0};
     for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes && t.count < TILES_WANTED; i++) {
-        t.rows = even_size(a->m, tile_sizes[i].rows, ROW_STEP);
-        t.columns = even_size(a->n, tile_sizes[i].columns, COLUMN_STEP);
-        t.down = PSK_CEIL_DIV(a->m, t.rows);
-        t.across = PSK_CEIL_DIV(a->n, t.columns);
-        t.count = a->batch * t.down * t.across;
+        t.rows = even_size(m, tile_sizes[i].rows, ROW_STEP);
+        t.columns = even_size(n, tile_sizes[i].columns, COLUMN_STEP);
+        t.down = PSK_CEIL_DIV(m, t.rows);
+        t.across = PSK_CEIL_DIV(n, t.columns);
+        t.count = batch * t.down * t.across;
     }
     return t;
 }
 
-static psk_status matmul_tile(const psk_device *device, const psk_matmul_args *args, const tiling *t, int64_t index) {
+static psk_status matmul_tile(const psk_device *device, const psk_matmul_args *args, const psk_cpu_tiling *t,
+                              int64_t index) {
     const int64_t g = index / (t->down * t->across);
     const int64_t i = index / t->across % t->down * t->rows, j = index % t->across * t->columns;
     const int64_t m = args->m - i < t->rows ? args->m - i : t->rows,
@@ -75,6 +71,16 @@ static void scale_output(const psk_matmul_args *a) {
         }
 }
 
+psk_status psk_cpu_matmul_failed(psk_status status, const psk_matmul_args *a) {
+    if (status == PSK_OK)
+        return PSK_OK;
+    return psk_fail(status, "matrix product %lld x %lld x %lld (batch %lld): %s", (long long)a->m, (long long)a->n,
+                    (long long)a->k, (long long)a->batch,
+                    status == PSK_ERROR_MEMORY
+                        ? "oneDNN found no memory for its packed copies; use fewer threads or a smaller batch"
+                        : "oneDNN refused it: please report this");
+}
+
 psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a) {
     PSK_ASSERT(a->batch >= 0 && a->m >= 0 && a->n >= 0 && a->k >= 0);
     if (a->batch == 0 || a->m == 0 || a->n == 0)
@@ -83,7 +89,9 @@ psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a) {
         scale_output(a);
         return PSK_OK;
     }
-    const tiling t = make_tiling(a);
+    if (psk_cpu_bf16_serves(device, a))
+        return psk_cpu_matmul_bf16(device, a);
+    const psk_cpu_tiling t = psk_cpu_tile(a->batch, a->m, a->n);
     const double flops = 2.0 * (double)a->batch * (double)a->m * (double)a->n * (double)a->k;
     const int threads = t.count > 1 && flops >= SERIAL_FLOPS ? device->threads : 1;
     int failed = PSK_OK;
@@ -98,13 +106,7 @@ psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a) {
             failed = status > failed ? status : failed;
         }
     }
-    if (failed == PSK_OK)
-        return PSK_OK;
-    return psk_fail((psk_status)failed, "matrix product %lld x %lld x %lld (batch %lld): %s", (long long)a->m,
-                    (long long)a->n, (long long)a->k, (long long)a->batch,
-                    failed == PSK_ERROR_MEMORY
-                        ? "oneDNN found no memory for its packed copies; use fewer threads or a smaller batch"
-                        : "oneDNN refused it: please report this");
+    return psk_cpu_matmul_failed((psk_status)failed, a);
 }
 
 void psk_cpu_matmul_name(char *text, size_t size) {

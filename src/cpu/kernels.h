@@ -5,6 +5,7 @@
 #ifndef PSK_KERNELS_H
 #define PSK_KERNELS_H
 
+#include "base/bf16.h"
 #include "device/ops.h"
 
 #include <pthread.h>
@@ -75,6 +76,9 @@ typedef struct psk_kernels {
 
     /* out[j] (=, +=) sum of x[i, j] over `rows` rows in their order, n columns. x: leading dimension ld */
     void (*sum_rows)(const float *x, int64_t rows, int64_t n, int64_t ld, psk_write write, float *out);
+
+    /* y = x rounded to bfloat16, `rows` rows of n.   x: leading dimension ldx, y: ldy */
+    void (*round_bf16)(int64_t rows, int64_t n, const float *x, int64_t ldx, psk_bf16 *y, int64_t ldy);
 
     /* Sum of x[i]^2 in float64. */
     double (*sum_squares)(const float *x, int64_t n);

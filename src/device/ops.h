@@ -378,7 +378,6 @@ typedef struct psk_attention_views {
  * gradients +=, with that workspace. */
 typedef struct psk_fused_attention_args {
     const psk_attention_config *config;
-    psk_precision precision; /* of the run; the workspace serves any */
     int64_t rep;             /* query heads of a group */
     const psk_attention_views *views;
     float *workspace;

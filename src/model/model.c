@@ -69,8 +69,10 @@ int psk_model_tensor_at(const psk_model *model, int64_t index, psk_model_tensor 
 /* -------------------------------------------------------------------------------------------------------------- pass
  */
 
-/* Logits of so many bytes are alive at a time: large enough for matrix products at full rate. */
-#define PSK_LOGIT_BYTES (INT64_C(16) << 20)
+/* Logits of so many bytes are alive at a time, but of no fewer tokens: every chunk of tokens reads the whole of wte
+ * twice and adds to the whole of its gradient, which must stay small beside the 6 V D flops of each of its tokens. */
+#define PSK_LOGIT_BYTES  (INT64_C(16) << 20)
+#define PSK_LOGIT_TOKENS 1024
 
 struct psk_pass {
     psk_model_config config;
@@ -119,7 +121,8 @@ static psk_status plan_layers(psk_pass *pass, psk_device *device, psk_arena *are
 static psk_status plan_head(psk_pass *pass, psk_arena *arena) {
     const int64_t T = pass->options.B * pass->options.N;
     const int64_t fitting = PSK_LOGIT_BYTES / (pass->s.V * (int64_t)sizeof(float));
-    pass->chunk = fitting < 1 ? 1 : fitting < T ? fitting : T;
+    const int64_t chunk = fitting < PSK_LOGIT_TOKENS ? PSK_LOGIT_TOKENS : fitting;
+    pass->chunk = chunk < T ? chunk : T;
     PSK_TRY(psk_arena_floats(arena, "activations", "final", T * pass->s.D, &pass->final));
     PSK_TRY(psk_arena_floats(arena, "activations", "mean", T, &pass->mean));
     PSK_TRY(psk_arena_floats(arena, "activations", "rstd", T, &pass->rstd));

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,9 +48,35 @@ static const option options_table[] = {
 };
 #define OPTION_COUNT (sizeof options_table / sizeof options_table[0])
 
-static const char *const schedule_names[] = {
-    [PSK_SCHEDULE_COSINE] = "cosine", [PSK_SCHEDULE_LINEAR] = "linear", [PSK_SCHEDULE_CONSTANT] = "constant"};
-#define SCHEDULE_COUNT (int)(sizeof schedule_names / sizeof schedule_names[0])
+/* An enum in the struct, a word in the file. Files from before there was a choice lack it: the first word. */
+typedef struct word_option {
+    const char *name;
+    size_t place;
+    int count;
+    const char *words[4];
+    bool may_lack;
+} word_option;
+
+static const word_option words_table[] = {
+    {"schedule",
+     offsetof(psk_train_options, schedule),
+     3,
+     {[PSK_SCHEDULE_COSINE] = "cosine", [PSK_SCHEDULE_LINEAR] = "linear", [PSK_SCHEDULE_CONSTANT] = "constant"},
+     false},
+    {"precision",
+     offsetof(psk_train_options, precision),
+     2,
+     {[PSK_PRECISION_F32] = "float32", [PSK_PRECISION_BF16] = "bfloat16"},
+     true},
+};
+#define WORD_COUNT (sizeof words_table / sizeof words_table[0])
+_Static_assert(sizeof(psk_schedule) == sizeof(int) && sizeof(psk_precision) == sizeof(int), "enums are read as int");
+
+static int word_value(const psk_train_options *options, const word_option *entry) {
+    int value;
+    memcpy(&value, (const char *)options + entry->place, sizeof value);
+    return value;
+}
 
 psk_train_options psk_train_options_default(void) {
     return (psk_train_options){.steps = 1000,
@@ -105,8 +132,12 @@ psk_status psk_train_options_check(const psk_train_options *options) {
             return psk_fail(PSK_ERROR_ARGUMENT, "%s is %.12g, expected %.12g ... %.12g", entry->name, value, entry->low,
                             entry->high);
     }
-    if ((int)options->schedule < 0 || (int)options->schedule >= SCHEDULE_COUNT)
-        return psk_fail(PSK_ERROR_ARGUMENT, "schedule is %d, expected one of psk_schedule", (int)options->schedule);
+    for (size_t i = 0; i < WORD_COUNT; i++) {
+        const int value = word_value(options, &words_table[i]);
+        if (value < 0 || value >= words_table[i].count)
+            return psk_fail(PSK_ERROR_ARGUMENT, "%s is %d, expected one of psk_%s", words_table[i].name, value,
+                            words_table[i].name);
+    }
     if (options->min_learning_rate > options->learning_rate)
         return psk_fail(PSK_ERROR_ARGUMENT, "min_learning_rate is %g, expected at most learning_rate, %g",
                         options->min_learning_rate, options->learning_rate);
@@ -133,7 +164,11 @@ psk_status psk_train_options_to_json(const psk_train_options *options, json_t **
                                               : json_boolean(value != 0);
         PSK_TRY_GOTO(status, psk_json_set(object, entry->name, json), failed);
     }
-    PSK_TRY_GOTO(status, psk_json_set(object, "schedule", json_string(schedule_names[options->schedule])), failed);
+    for (size_t i = 0; i < WORD_COUNT; i++) {
+        const word_option *entry = &words_table[i];
+        json_t *word = json_string(entry->words[word_value(options, entry)]);
+        PSK_TRY_GOTO(status, psk_json_set(object, entry->name, word), failed);
+    }
     PSK_TRY_GOTO(status, psk_json_set(object, "seed", json_integer((json_int_t)options->seed)), failed);
     *out = object;
     return PSK_OK;
@@ -155,28 +190,31 @@ static psk_status read_option(const json_t *object, const char *where, const opt
     return PSK_OK;
 }
 
+static psk_status read_word(const json_t *object, const char *where, const word_option *entry, int *value) {
+    const char *word = entry->may_lack ? entry->words[0] : NULL;
+    PSK_TRY(psk_json_string(object, where, entry->name, &word));
+    if (word == NULL)
+        return psk_fail(PSK_ERROR_FORMAT, "%s: the option %s is missing", where, entry->name);
+    for (*value = 0; *value < entry->count; (*value)++)
+        if (strcmp(word, entry->words[*value]) == 0)
+            return PSK_OK;
+    return psk_fail(PSK_ERROR_FORMAT, "%s: %s is \"%s\", which is unknown; the first known is %s", where, entry->name,
+                    word, entry->words[0]);
+}
+
 psk_status psk_train_options_from_json(const json_t *object, const char *where, psk_train_options *options) {
-    const char *schedule = NULL;
     int64_t seed = -1;
     options->data = NULL;
     PSK_TRY(psk_json_string(object, where, "data", &options->data));
-    PSK_TRY(psk_json_string(object, where, "schedule", &schedule));
+    for (size_t i = 0; i < WORD_COUNT; i++)
+        PSK_TRY(read_word(object, where, &words_table[i], (int *)(void *)((char *)options + words_table[i].place)));
     PSK_TRY(psk_json_int(object, where, "seed", 0, INT64_MAX, &seed));
-    if (!options->data || !schedule || seed < 0)
-        return psk_fail(PSK_ERROR_FORMAT, "%s: the option %s is missing", where,
-                        !options->data ? "data"
-                        : !schedule    ? "schedule"
-                                       : "seed");
+    if (!options->data || seed < 0)
+        return psk_fail(PSK_ERROR_FORMAT, "%s: the option %s is missing", where, !options->data ? "data" : "seed");
     options->seed = (uint64_t)seed;
     for (size_t i = 0; i < OPTION_COUNT; i++)
         PSK_TRY(read_option(object, where, &options_table[i], (char *)options + options_table[i].place));
-    for (int i = 0; i < SCHEDULE_COUNT; i++) {
-        if (strcmp(schedule, schedule_names[i]) == 0) {
-            options->schedule = (psk_schedule)i;
-            return PSK_OK;
-        }
-    }
-    return psk_fail(PSK_ERROR_FORMAT, "%s: schedule is \"%s\", expected cosine, linear or constant", where, schedule);
+    return PSK_OK;
 }
 
 psk_status psk_train_options_read(const char *output, psk_train_options *options, char *data, size_t capacity) {

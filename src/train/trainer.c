@@ -162,6 +162,7 @@ done:
 
 static psk_status set_up(trainer *t) {
     PSK_TRY(psk_train_options_check(t->options));
+    PSK_TRY(psk_device_set_precision(t->model->device, t->options->precision));
     PSK_TRY(psk_train_options_to_json(t->options, &t->options_json));
     PSK_TRY(open_data(t));
     PSK_TRY(take_memory(t));
