@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 
 psk_sampling psk_sampling_default(void) {
     return (psk_sampling){.temperature = 0.8f, .top_p = 1, .repetition_penalty = 1, .seed = 1};
@@ -108,80 +109,86 @@ done:
 /* ------------------------------------------------------------------------------------------------------------ choice
  */
 
-/* logits -> weights, 0 for every token that top_k cuts off. */
-static psk_status weigh(const psk_sampling *sampling, int64_t V, double *logits) {
-    const double largest = logits[psk_largest(V, logits)], T = (double)sampling->temperature;
-    psk_ranked last = {-INFINITY, INT32_MAX}; /* of those that stay */
-    if (sampling->top_k > 0 && sampling->top_k < V) {
-        psk_ranked *heap;
-        PSK_TRY(psk_alloc((size_t)sampling->top_k * sizeof *heap, "the likeliest tokens", (void **)&heap));
-        psk_select_largest(V, logits, sampling->top_k, heap);
-        last = heap[0];
-        psk_free(heap);
+/* The tokens that are still in question, in order of their ids; value: logit, later weight. */
+typedef struct candidates {
+    psk_ranked *list;
+    int64_t count;
+} candidates;
+
+static int compare_ids(const void *left, const void *right) {
+    const psk_ranked *const a = left, *const b = right;
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
+/* The top_k largest logits, or all. */
+static psk_status take_largest(int64_t top_k, int64_t V, const double *logits, candidates *c) {
+    const bool all = top_k == 0 || top_k >= V;
+    c->count = all ? V : top_k;
+    PSK_TRY(psk_alloc((size_t)c->count * sizeof *c->list, "the likeliest tokens", (void **)&c->list));
+    if (all) {
+        for (int64_t v = 0; v < V; v++)
+            c->list[v] = (psk_ranked){logits[v], (int32_t)v};
+        return PSK_OK;
     }
-    for (int64_t v = 0; v < V; v++)
-        logits[v] = psk_ranks_before(last, (psk_ranked){logits[v], (int32_t)v}) ? 0 : exp((logits[v] - largest) / T);
+    psk_select_largest(V, logits, top_k, c->list);
+    qsort(c->list, (size_t)top_k, sizeof *c->list, compare_ids);
     return PSK_OK;
 }
 
-/* Candidates for top_p in id order into heap, how many returned. Weights below (1 - p) sum / (2 V) are none: all of
- * them together have less than half of what may be left out. */
-static int64_t take_candidates(const psk_sampling *sampling, int64_t V, const double *weights, double sum,
-                               psk_ranked *heap) {
-    const double least = (1 - (double)sampling->top_p) * sum / (2 * (double)V);
-    int64_t count = 0;
-    for (int64_t v = 0; v < V; v++)
-        if (weights[v] >= least && weights[v] > 0)
-            heap[count++] = (psk_ranked){weights[v], (int32_t)v};
-    return count;
+/* Logits -> weights; the sum of them. */
+static double weigh(candidates *c, double largest, double temperature) {
+    double sum = 0;
+    for (int64_t i = 0; i < c->count; i++)
+        sum += c->list[i].value = exp((c->list[i].value - largest) / temperature);
+    return sum;
 }
 
-/* weights[v] = 0 for every token that top_p cuts off. */
-static psk_status cut_mass(const psk_sampling *sampling, int64_t V, double *weights) {
-    psk_ranked *heap;
-    PSK_TRY(psk_alloc((size_t)V * sizeof *heap, "ranks of the tokens", (void **)&heap));
-    double mass = 0;
-    for (int64_t v = 0; v < V; v++)
-        mass += weights[v];
-    int64_t count = take_candidates(sampling, V, weights, mass, heap);
+/* Those that do not rank behind `last` stay. */
+static void keep_until(candidates *c, psk_ranked last) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < c->count; i++)
+        if (!psk_ranks_before(last, c->list[i]))
+            c->list[kept++] = c->list[i];
+    c->count = kept;
+}
+
+/* The fewest from the largest down whose weights reach p * sum. Weights below (1 - p) sum / (2 count) are not looked
+ * at: all of them together have less than half of what may be left out. */
+static psk_status cut_mass(candidates *c, double p, double sum) {
+    psk_ranked *heap, last;
+    PSK_TRY(psk_alloc((size_t)c->count * sizeof *heap, "ranks of the tokens", (void **)&heap));
+    const double least = (1 - p) * sum / (2 * (double)c->count);
+    int64_t count = 0;
+    for (int64_t i = 0; i < c->count; i++)
+        if (c->list[i].value >= least)
+            heap[count++] = c->list[i];
     psk_rank_heap_make(heap, count);
 
-    const double wanted = (double)sampling->top_p * mass;
-    psk_ranked last;
-    double sum = 0;
+    double reached = 0;
     do {
         last = psk_rank_heap_pop(heap, count--);
-        sum += last.value;
-    } while (count > 0 && sum < wanted);
-    for (int64_t v = 0; v < V; v++)
-        if (psk_ranks_before(last, (psk_ranked){weights[v], (int32_t)v}))
-            weights[v] = 0;
+        reached += last.value;
+    } while (count > 0 && reached < p * sum);
     psk_free(heap);
+    keep_until(c, last);
     return PSK_OK;
 }
 
-/* The largest weight is exp(0) = 1. */
-static void cut_unlikely(const psk_sampling *sampling, int64_t V, double *weights) {
-    for (int64_t v = 0; v < V; v++)
-        if (weights[v] < (double)sampling->min_p)
-            weights[v] = 0;
-}
-
-/* Of the kept tokens in order of id the first whose sum of weights exceeds u * (sum of all). */
-static int32_t draw(int64_t V, const double *weights, double u) {
+/* In order of id the first whose sum of weights exceeds u * (sum of all). */
+static int32_t draw(const candidates *c, double u) {
     double total = 0, sum = 0;
-    for (int64_t v = 0; v < V; v++)
-        total += weights[v];
-    int64_t last = 0; /* of those kept: the answer if rounding leaves the sum below u * total */
-    for (int64_t v = 0; v < V; v++) {
-        if (!(weights[v] > 0))
+    for (int64_t i = 0; i < c->count; i++)
+        total += c->list[i].value;
+    int32_t last = c->list[0].id; /* with a weight: the answer if rounding leaves the sum below u * total */
+    for (int64_t i = 0; i < c->count; i++) {
+        if (!(c->list[i].value > 0))
             continue;
-        sum += weights[v];
-        last = v;
+        sum += c->list[i].value;
+        last = c->list[i].id;
         if (sum > u * total)
             break;
     }
-    return (int32_t)last;
+    return last;
 }
 
 /* The uniform number `index` of the seed's stream. */
@@ -191,17 +198,24 @@ static double uniform_at(uint64_t seed, int64_t index) {
     return psk_rng_uniform(&rng);
 }
 
-static psk_status choose(const psk_sampling *sampling, int64_t V, double *logits, int64_t index, int32_t *token) {
+static psk_status choose(const psk_sampling *sampling, int64_t V, const double *logits, int64_t index, int32_t *token) {
+    const int64_t largest = psk_largest(V, logits);
     if (sampling->temperature == 0) {
-        *token = (int32_t)psk_largest(V, logits);
+        *token = (int32_t)largest;
         return PSK_OK;
     }
-    PSK_TRY(weigh(sampling, V, logits));
+    candidates c;
+    psk_status status = PSK_OK;
+    PSK_TRY(take_largest(sampling->top_k, V, logits, &c));
+    const double sum = weigh(&c, logits[largest], (double)sampling->temperature);
     if (sampling->top_p < 1)
-        PSK_TRY(cut_mass(sampling, V, logits));
-    cut_unlikely(sampling, V, logits);
-    *token = draw(V, logits, uniform_at(sampling->seed, index));
-    return PSK_OK;
+        PSK_TRY_GOTO(status, cut_mass(&c, (double)sampling->top_p, sum), done);
+    if (sampling->min_p > 0) /* the largest weight is exp(0) = 1 */
+        keep_until(&c, (psk_ranked){(double)sampling->min_p, INT32_MAX});
+    *token = draw(&c, uniform_at(sampling->seed, index));
+done:
+    psk_free(c.list);
+    return status;
 }
 
 psk_status psk_sample(const psk_sampling *sampling, int64_t V, const float *logits, const int32_t *history,
