@@ -438,9 +438,11 @@ PSK_API psk_status psk_train(psk_model *model, const psk_train_options *options,
  */
 
 typedef struct psk_eval_options {
-    const char *data;  /* a folder made by psk_prepare, or a text file (tokenised as bytes) */
-    const char *split; /* "valid" or "train"; ignored for a text file */
-    int64_t context;   /* N; 0: the model's n_positions */
+    const char *data;               /* a folder made by psk_prepare, or a text file */
+    const char *split;              /* "valid" or "train"; ignored for a text file */
+    const psk_tokenizer *tokenizer; /* of a text file, which it ends with end-of-text; NULL: bytes */
+    int64_t context;                /* N; 0: the model's n_positions */
+    int64_t stride;                 /* tokens from one window to the next, 1 ... N; 0: N, windows do not overlap */
     int64_t batch_size;
     int64_t max_tokens; /* 0: all */
     psk_progress progress;
@@ -449,14 +451,54 @@ typedef struct psk_eval_options {
 /* What `polysketch eval --help` shows; data is NULL. */
 PSK_API psk_eval_options psk_eval_options_default(void);
 
+/* Mean loss of the targets that were predicted from first ... last tokens of context. */
+typedef struct psk_eval_bucket {
+    int64_t first, last, tokens;
+    double loss, standard_error; /* nats per token; the error by windows (NaN: only one) */
+} psk_eval_bucket;
+#define PSK_EVAL_BUCKETS 64 /* two an octave: 1, 2, 3, 4-5, 6-7, 8-11, 12-15, ... */
+
 typedef struct psk_eval_result {
-    int64_t tokens, bytes;
-    double loss; /* nats per token */
-    double perplexity, bits_per_byte;
+    int64_t tokens, bytes, words;     /* predicted; words: what white space separates */
+    double loss, standard_error;      /* nats per token; the error by windows (NaN: only one) */
+    double perplexity, bits_per_byte; /* per token: exp(loss) */
+    double word_perplexity;           /* exp(loss tokens / words) */
+    int64_t bucket_count;             /* loss by position in the context, over all targets of all windows */
+    psk_eval_bucket buckets[PSK_EVAL_BUCKETS];
 } psk_eval_result;
-/* Over the whole split in windows that do not overlap; twice the same. Errors: ARGUMENT naming the option, FILE, FORMAT
- * naming the shard, MEMORY, NUMERIC for a loss that is not finite, INTERRUPTED. */
+/* Over the whole split in windows of N tokens, each `stride` after the one before. A target counts once: in the first
+ * window that holds it, so with a stride below N every target but those of the first window has at least N - stride
+ * tokens of context. Twice the same. Errors: ARGUMENT naming the option, FILE, FORMAT naming the shard, MEMORY, NUMERIC
+ * for a loss that is not finite, INTERRUPTED. */
 PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *options, psk_eval_result *result);
+
+typedef struct psk_choice_options {
+    const char *questions; /* JSON lines: HellaSwag or PIQA as published; or context, choices, answer */
+    const char *labels;    /* of PIQA; NULL: the object has one, or the file NAME-labels.lst beside NAME.jsonl */
+    const psk_tokenizer *tokenizer; /* NULL: bytes */
+    int64_t shots;                  /* questions with their answers before each one */
+    const char *shot_questions;     /* a file to draw them from; NULL: the same file, without the question itself */
+    uint64_t seed;                  /* of the draw */
+    int64_t context;       /* tokens of prompt and choice, of longer ones the last; 0: the model's n_positions */
+    int64_t batch_size;    /* choices at once */
+    int64_t max_questions; /* spread evenly over the file; 0: all */
+    psk_progress progress; /* in tokens */
+    void *user;
+} psk_choice_options;
+/* What `polysketch eval --help` shows; questions is NULL. */
+PSK_API psk_choice_options psk_choice_options_default(void);
+
+typedef struct psk_choice_result {
+    int64_t questions, choices, tokens;
+    int64_t truncated;                          /* choices that lost a part of their prompt to `context` */
+    double accuracy;                            /* the right choice has the largest log-probability */
+    double accuracy_norm;                       /* ... the largest log-probability a character */
+    double standard_error, standard_error_norm; /* of the two: sqrt(p (1 - p) / (n - 1)) */
+} psk_choice_result;
+/* Multiple choice as EleutherAI's lm-evaluation-harness asks it: the log-probability of each choice after the prompt
+ * (HellaSwag cleaned as there, PIQA as "Question: ...\nAnswer:"; examples, where asked for, before it). Errors:
+ * ARGUMENT naming the option; FILE; FORMAT naming file, line and field; MEMORY; NUMERIC; INTERRUPTED. */
+PSK_API psk_status psk_evaluate_choices(psk_model *model, const psk_choice_options *options, psk_choice_result *result);
 
 /* --------------------------------------------------------------------------------------------------- synthetic tasks
  */

@@ -138,15 +138,114 @@ static void test_text(void **state) {
     check_text(f, 7, 2, 0);
 }
 
+/* Losses of all targets of the window that starts at `first`: used of them. */
+static void window_losses(const fixture *f, const int32_t *tokens, int64_t first, int64_t used, double *losses) {
+    float *const logits = psk_test_buffer(used * VOCABULARY);
+    PSK_TEST_OK(psk_model_logits(f->model, 1, used, tokens + first, logits));
+    for (int64_t i = 0; i < used; i++)
+        losses[i] = token_loss(logits + i * VOCABULARY, tokens[first + i + 1]);
+    psk_test_free(logits);
+}
+
+/* Windows of N at multiples of `stride`; each target from the first window that holds it, the errors and the buckets by
+ * their definitions. */
+static void check_strided(fixture *f, int64_t N, int64_t stride, int64_t batch_size) {
+    int32_t tokens[513];
+    double sums[512], losses[512], sum = 0, variance = 0;
+    int64_t counts[512], windows = 0, done = 0;
+    double bucket_sum[PSK_EVAL_BUCKETS] = {0};
+    int64_t bucket_count[PSK_EVAL_BUCKETS] = {0};
+    for (int64_t i = 0; i < f->size; i++)
+        tokens[i] = f->text[i];
+    tokens[f->size] = END_OF_TEXT;
+    psk_eval_options options = text_options(f, N, batch_size, 0);
+    options.stride = stride;
+    const psk_eval_result result = evaluate(f, &options);
+    for (int64_t first = 0; done < f->size; first += stride, windows++) {
+        const int64_t used = f->size - first < N ? f->size - first : N;
+        window_losses(f, tokens, first, used, losses);
+        sums[windows] = 0;
+        counts[windows] = first + used - done;
+        for (int64_t i = done - first; i < used; i++)
+            sums[windows] += losses[i];
+        for (int64_t i = 0; i < used; i++)
+            for (int64_t b = 0; b < result.bucket_count; b++)
+                if (i + 1 >= result.buckets[b].first && i + 1 <= result.buckets[b].last) {
+                    bucket_sum[b] += losses[i];
+                    bucket_count[b]++;
+                }
+        sum += sums[windows];
+        done = first + used;
+    }
+    assert_int_equal(result.tokens, f->size);
+    PSK_TEST_AT_MOST(fabs(result.loss / (sum / (double)f->size) - 1), 1e-5);
+    for (int64_t w = 0; w < windows; w++)
+        variance +=
+            pow(sums[w] - sum / (double)f->size * (double)counts[w], 2) * (double)windows / (double)(windows - 1);
+    PSK_TEST_AT_MOST(fabs(result.standard_error / (sqrt(variance) / (double)f->size) - 1), 1e-4);
+    int64_t next = 1;
+    for (int64_t b = 0; b < result.bucket_count; b++) {
+        assert_int_equal(result.buckets[b].first, next);
+        assert_int_equal(result.buckets[b].tokens, bucket_count[b]);
+        PSK_TEST_AT_MOST(fabs(result.buckets[b].loss / (bucket_sum[b] / (double)bucket_count[b]) - 1), 1e-5);
+        next = result.buckets[b].last + 1;
+    }
+    assert_int_equal(next, N + 1);
+}
+
+static void test_strided(void **state) {
+    fixture *const f = *state;
+    write_text(f, "strided", 97);
+    check_strided(f, 11, 11, 3);
+    check_strided(f, 11, 1, 4);
+    check_strided(f, 11, 4, 5);
+    check_strided(f, 16, 10, 2); /* windows end with the text */
+    check_strided(f, 64, 33, 1); /* exactly two */
+}
+
+/* Buckets of 1, 2, 3, 4-5, 6-7, 8-11, 12-15 and 16-17 tokens of context; one window has no error. */
+static void test_buckets(void **state) {
+    fixture *const f = *state;
+    static const int64_t firsts[] = {1, 2, 3, 4, 6, 8, 12, 16};
+    write_text(f, "buckets", 17);
+    const psk_eval_options options = text_options(f, 17, 1, 0);
+    const psk_eval_result result = evaluate(f, &options);
+    assert_int_equal(result.bucket_count, 8);
+    for (int64_t b = 0; b < 8; b++) {
+        assert_int_equal(result.buckets[b].first, firsts[b]);
+        assert_int_equal(result.buckets[b].last, b < 7 ? firsts[b + 1] - 1 : 17);
+        assert_true(isnan(result.buckets[b].standard_error));
+    }
+    assert_true(isnan(result.standard_error));
+}
+
+/* The first byte is no target: its word counts from the second byte on. */
+static void test_words(void **state) {
+    fixture *const f = *state;
+    static const char text[] = "ab  cd\n\te f ";
+    snprintf(f->path, sizeof f->path, "%s/words", f->folder);
+    PSK_TEST_OK(psk_write_file(f->path, text, sizeof text - 1));
+    for (int64_t context = 1; context < 14; context++) { /* wherever the windows cut */
+        const psk_eval_options options = text_options(f, context, 2, 0);
+        const psk_eval_result result = evaluate(f, &options);
+        assert_int_equal(result.words, 4);
+        PSK_TEST_AT_MOST(fabs(result.word_perplexity / exp(result.loss * (double)result.tokens / 4) - 1), 1e-12);
+    }
+    const psk_eval_options options = text_options(f, 5, 2, 2); /* "b " */
+    assert_int_equal(evaluate(f, &options).words, 1);
+}
+
 /* Bit for bit: twice, and whatever the batch. */
 static void test_repeatable(void **state) {
     fixture *const f = *state;
     write_text(f, "repeat", 101);
-    const psk_eval_options options = text_options(f, 8, 3, 0);
+    psk_eval_options options = text_options(f, 8, 3, 0);
+    options.stride = 5;
     const psk_eval_result first = evaluate(f, &options), second = evaluate(f, &options);
     assert_memory_equal(&first, &second, sizeof first);
-    for (int64_t batch = 1; batch < 16; batch++) {
-        const psk_eval_options other = text_options(f, 8, batch, 0);
+    for (int64_t batch = 1; batch < 24; batch++) {
+        psk_eval_options other = options;
+        other.batch_size = batch;
         const psk_eval_result result = evaluate(f, &other);
         assert_memory_equal(&first, &result, sizeof first);
     }
@@ -204,6 +303,11 @@ static void test_refused(void **state) {
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "context -1");
     options = text_options(f, INT64_C(1) << 40, 2, 0);
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "context 1099511627776");
+    options = text_options(f, 7, 2, 0);
+    options.stride = 8;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "stride 8", "7");
+    options.stride = -1;
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "stride -1");
     options = text_options(f, 7, 2, -5);
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "max_tokens -5");
     options = text_options(f, 7, 2, 0);
@@ -289,7 +393,8 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_repeatable),       cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_strided),          cmocka_unit_test(test_buckets),
+        cmocka_unit_test(test_words),    cmocka_unit_test(test_repeatable),       cmocka_unit_test(test_shards),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_small_vocabulary), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_progress), cmocka_unit_test(test_out_of_memory),
     };
