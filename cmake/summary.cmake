@@ -1,4 +1,12 @@
 # Every option, as configured.
+set(pcre2 "off: no byte-level BPE")
+if(PSK_WITH_PCRE2)
+    set(pcre2 "${PCRE2_VERSION}")
+endif()
+set(sentencepiece "off: none of its tokenizers")
+if(PSK_WITH_SENTENCEPIECE)
+    set(sentencepiece "${SENTENCEPIECE_VERSION}")
+endif()
 set(onednn "off: built-in loops")
 if(PSK_WITH_ONEDNN)
     set(onednn "${DNNL_VERSION} (${DNNL_LIBRARY})")
@@ -13,6 +21,8 @@ foreach(line
         "oneDNN              ${onednn}"
         "OpenMP              ${OpenMP_C_VERSION} (${OpenMP_C_LIB_NAMES})"
         "jansson             ${JANSSON_VERSION}"
+        "PCRE2               ${pcre2}"
+        "SentencePiece       ${sentencepiece}"
         "PSK_WITH_ONEDNN     ${PSK_WITH_ONEDNN}"
         "PSK_WERROR          ${PSK_WERROR}"
         "PSK_SANITIZE        ${PSK_SANITIZE}"

@@ -10,7 +10,9 @@ target_compile_options(psk_test_options INTERFACE -UNDEBUG)
 target_compile_definitions(psk_test_options INTERFACE
     PSK_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
     PSK_PROGRAM="${PSK_PROGRAM_PATH}"
-    PSK_WITH_ONEDNN=$<BOOL:${PSK_WITH_ONEDNN}>)
+    PSK_WITH_ONEDNN=$<BOOL:${PSK_WITH_ONEDNN}>
+    PSK_WITH_PCRE2=$<BOOL:${PSK_WITH_PCRE2}>
+    PSK_WITH_SENTENCEPIECE=$<BOOL:${PSK_WITH_SENTENCEPIECE}>)
 
 # Idle OpenMP threads sleep instead of spinning: ctest runs several tests at once.
 set(test_environment OMP_WAIT_POLICY=passive)

@@ -5,7 +5,7 @@ set -eu
 cd "${1:-$(dirname -- "$0")/..}"
 
 # shellcheck disable=SC2016 # the $ are those of awk
-find src programs examples -type f \( -name '*.[ch]' -o -name '*.def' -o -name '*.inc' \) -exec awk '
+find src programs examples -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.def' -o -name '*.inc' \) -exec awk '
 BEGIN {
     # folder of src/ -> folders whose headers it may include, beside its own; polysketch.h may be included by all
     allowed["base"]      = ""
@@ -23,6 +23,8 @@ BEGIN {
     only["#pragma omp"]         = "cpu"
     only["#include <omp.h>"]    = "cpu src"
     only["#include <oneapi"]    = "cpu"
+    only["#include <pcre2"]     = "data"
+    only["#include <sentencep"] = "data"
 }
 
 function contains(words, word) {

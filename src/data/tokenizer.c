@@ -53,20 +53,62 @@ static psk_status load_facts(const json_t *object, const char *path, psk_tokeniz
     return status;
 }
 
+static psk_status load_object(const json_t *object, const char *path, psk_tokenizer **out) {
+    if (json_object_get(object, "tokenizer"))
+        return load_facts(object, path, out);
+    if (json_object_get(object, "model"))
+        return psk_tokenizer_bpe_json(object, path, out);
+    return psk_fail(PSK_ERROR_FORMAT,
+                    "%s: has neither \"tokenizer\", as ours do, nor \"model\", as Hugging Face's do; a vocab.json is "
+                    "read with the merges.txt beside it when their folder is named",
+                    path);
+}
+
 static psk_status load_json(const char *path, psk_tokenizer **out) {
     json_t *object;
     PSK_TRY(psk_json_load(path, &object));
-    const psk_status status = load_facts(object, path, out);
+    const psk_status status = load_object(object, path, out);
     json_decref(object);
     return status;
 }
 
+/* The files that a folder may have. */
+enum { TOKENIZER_JSON, VOCAB, MERGES, CONFIG, FILE_COUNT };
+static const char *const file_names[FILE_COUNT] = {PSK_TOKENIZER_FILE, "vocab.json", "merges.txt", "config.json"};
+
+/* A model on bytes needs no tokenizer files. */
+static psk_status load_by_config(const char *folder, const char *config_path, psk_tokenizer **out) {
+    int64_t vocab_size = -1;
+    if (psk_is_file(config_path)) {
+        json_t *config;
+        PSK_TRY(psk_json_load(config_path, &config));
+        const psk_status status = psk_json_int(config, config_path, "vocab_size", 1, INT32_MAX, &vocab_size);
+        json_decref(config);
+        PSK_TRY(status);
+    }
+    if (vocab_size == PSK_BYTES_VOCAB)
+        return psk_tokenizer_bytes(out);
+    return psk_fail(PSK_ERROR_FILE, "%s has no tokenizer: no " PSK_TOKENIZER_FILE ", no vocab.json with merges.txt",
+                    folder);
+}
+
+static psk_status load_files(const char *folder, char *const paths[FILE_COUNT], psk_tokenizer **out) {
+    if (psk_is_file(paths[TOKENIZER_JSON]))
+        return load_json(paths[TOKENIZER_JSON], out);
+    if (psk_is_file(paths[VOCAB]))
+        return psk_tokenizer_bpe_pair(paths[VOCAB], paths[MERGES], out);
+    return load_by_config(folder, paths[CONFIG], out);
+}
+
 static psk_status load_folder(const char *folder, psk_tokenizer **out) {
-    char *path;
-    PSK_TRY(psk_join_path(folder, PSK_TOKENIZER_FILE, &path));
-    const psk_status status =
-        psk_is_file(path) ? load_json(path, out) : psk_fail(PSK_ERROR_FILE, "%s has no " PSK_TOKENIZER_FILE, folder);
-    psk_free(path);
+    char *paths[FILE_COUNT] = {NULL};
+    psk_status status = PSK_OK;
+    for (int i = 0; i < FILE_COUNT && status == PSK_OK; i++)
+        status = psk_join_path(folder, file_names[i], &paths[i]);
+    if (status == PSK_OK)
+        status = load_files(folder, paths, out);
+    for (int i = 0; i < FILE_COUNT; i++)
+        psk_free(paths[i]);
     return status;
 }
 
@@ -87,11 +129,8 @@ psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
 }
 
 void psk_tokenizer_free(psk_tokenizer *tokenizer) {
-    if (!tokenizer)
-        return;
-    psk_free(tokenizer->text);
-    psk_free(tokenizer->starts);
-    tokenizer->kind->free(tokenizer);
+    if (tokenizer)
+        tokenizer->kind->free(tokenizer);
 }
 
 psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes) {

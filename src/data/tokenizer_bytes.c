@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 
-#define BYTES_VOCAB       257
 #define BYTES_END_OF_TEXT 256
 
 static psk_status bytes_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
@@ -24,6 +23,8 @@ static psk_status bytes_save(const psk_tokenizer *tokenizer, const char *folder)
 }
 
 static void bytes_free(psk_tokenizer *tokenizer) {
+    psk_free(tokenizer->text);
+    psk_free(tokenizer->starts);
     psk_free(tokenizer);
 }
 
@@ -36,15 +37,15 @@ psk_status psk_tokenizer_bytes(psk_tokenizer **out) {
     PSK_TRY(psk_alloc_zero(sizeof *tokenizer, "a tokenizer", (void **)&tokenizer));
     tokenizer->kind = &bytes_kind;
     snprintf(tokenizer->name, sizeof tokenizer->name, PSK_BYTES_NAME);
-    tokenizer->vocab_size = BYTES_VOCAB;
+    tokenizer->vocab_size = PSK_BYTES_VOCAB;
     tokenizer->end_of_text = BYTES_END_OF_TEXT;
     PSK_TRY_GOTO(status, psk_tokenizer_make_texts(tokenizer, BYTES_END_OF_TEXT), failed);
-    for (int i = 0; i < BYTES_VOCAB; i++) {
+    for (int i = 0; i < PSK_BYTES_VOCAB; i++) {
         if (i < BYTES_END_OF_TEXT)
             tokenizer->text[i] = (char)i;
         tokenizer->starts[i] = i;
     }
-    tokenizer->starts[BYTES_VOCAB] = BYTES_END_OF_TEXT;
+    tokenizer->starts[PSK_BYTES_VOCAB] = BYTES_END_OF_TEXT;
     *out = tokenizer;
     return PSK_OK;
 failed:

@@ -5,9 +5,15 @@
 #include "base/json.h"
 #include "data/tokenizer.h"
 
-#define PSK_BYTES_NAME "bytes"
+#define PSK_BYTES_NAME  "bytes"
+#define PSK_BYTES_VOCAB 257
 
 psk_status psk_tokenizer_bytes(psk_tokenizer **out);
+
+/* Byte-level BPE, of vocab.json and merges.txt, or of the object in a tokenizer.json of Hugging Face. UNSUPPORTED
+ * without PCRE2. */
+psk_status psk_tokenizer_bpe_pair(const char *vocab_path, const char *merges_path, psk_tokenizer **out);
+psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_tokenizer **out);
 
 /* Takes `text` and `starts` of a tokenizer whose vocab_size is set, for `bytes` bytes of text; contents undefined. */
 psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes);
