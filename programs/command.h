@@ -7,7 +7,7 @@
 #define COMMANDS(COMMAND)                                                                                              \
     COMMAND(prepare, "text files and folders -> token shards")                                                         \
     COMMAND(train, "shards -> a trained model in a run folder")                                                        \
-    COMMAND(eval, "perplexity and bits per byte of a model on a text")                                                 \
+    COMMAND(eval, "perplexity of a model on a text, accuracy on multiple-choice questions")                            \
     COMMAND(generate, "a model and a prompt -> text")                                                                  \
     COMMAND(task, "synthetic tasks: selective copying, induction heads")                                               \
     COMMAND(bench, "speed of this machine: matmul, attention, training step")                                          \

@@ -303,7 +303,8 @@ static bool set_from_json(option_reader *reader, const command_option *option, c
 static bool read_config(option_reader *reader, const char *path, command_line *line) {
     json_error_t error;
     json_t *const file = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    line->config = file; /* kept: the strings live there */
+    if (file && json_array_append_new(line->config, file) != 0) /* kept: the strings live there */
+        return refuse(reader, "out of memory");
     if (!file && error.line > 0)
         return refuse(reader, "--config %s: line %d: %s", path, error.line, error.text);
     if (!file)
@@ -399,7 +400,8 @@ static void print_usage(const command_usage *usage) {
     }
     printf(
         "\nCommon\n"
-        "  --config FILE              options from a JSON object, {\"name\": value, ...}; the command line wins\n"
+        "  --config FILE              options from a JSON object, {\"name\": value, ...}; of several files the later\n"
+        "                             one wins, and the command line over all\n"
         "  --help                     this text\n"
         "\nIn a COUNT k is 1000 (M and G follow), in a LENGTH 1024: 512, 2k = 2048.\nA flag is undone by --no-NAME.\n");
     if (usage->examples)
@@ -425,9 +427,11 @@ static bool add_operand(option_reader *reader, command_line *line, const char *w
     return true;
 }
 
-/* One option of the command line at argv[*i]: --name value, --name=value, --flag, --no-flag. With config != NULL only
- * --config counts and its file is left there; without, --config is stepped over. */
-static bool read_option(option_reader *reader, int argc, char **argv, int *i, const char **config) {
+/* What is read of the command line: the files of --config first, then everything else. */
+typedef enum reading { READ_CONFIGS, READ_OPTIONS } reading;
+
+/* One option of the command line at argv[*i]: --name value, --name=value, --flag, --no-flag. */
+static bool read_option(option_reader *reader, int argc, char **argv, int *i, command_line *line, reading what) {
     const char *const name = argv[*i] + 2;
     const size_t length = strcspn(name, "=");
     const char *value = name[length] == '=' ? name + length + 1 : NULL;
@@ -451,26 +455,23 @@ static bool read_option(option_reader *reader, int argc, char **argv, int *i, co
                           (int)length, name, (int)length, name);
         value = argv[++*i];
     }
-    if (config) {
-        if (is_config)
-            *config = value;
-        return true;
-    }
-    return is_config || set_option(reader, option, value);
+    if (is_config)
+        return what != READ_CONFIGS || read_config(reader, value, line);
+    return what != READ_OPTIONS || set_option(reader, option, value);
 }
 
-static bool read_arguments(option_reader *reader, int argc, char **argv, command_line *line, const char **config) {
+static bool read_arguments(option_reader *reader, int argc, char **argv, command_line *line, reading what) {
     bool options = true;
     for (int i = 1; i < argc; i++) {
         const char *const word = argv[i];
         if (options && strcmp(word, "--") == 0)
             options = false;
         else if (options && strncmp(word, "--", 2) == 0) {
-            if (!read_option(reader, argc, argv, &i, config))
+            if (!read_option(reader, argc, argv, &i, line, what))
                 return false;
         } else if (options && word[0] == '-' && word[1])
             return refuse(reader, "no option '%s': options begin with two dashes", word);
-        else if (!config && !add_operand(reader, line, word))
+        else if (what == READ_OPTIONS && !add_operand(reader, line, word))
             return false;
     }
     return true;
@@ -497,12 +498,8 @@ static bool check_complete(option_reader *reader, const command_line *line) {
 }
 
 static bool read_all(option_reader *reader, int argc, char **argv, command_line *line) {
-    const char *config = NULL;
-    if (!read_arguments(reader, argc, argv, line, &config))
-        return false;
-    if (config && !read_config(reader, config, line))
-        return false;
-    return read_arguments(reader, argc, argv, line, NULL) && check_complete(reader, line);
+    return read_arguments(reader, argc, argv, line, READ_CONFIGS) &&
+           read_arguments(reader, argc, argv, line, READ_OPTIONS) && check_complete(reader, line);
 }
 
 bool options_read(const command_usage *usage, int argc, char **argv, command_line *line, exit_code *code) {
@@ -513,7 +510,8 @@ bool options_read(const command_usage *usage, int argc, char **argv, command_lin
     }
     option_reader reader = {.usage = usage, .where = ""};
     line->operands = calloc((size_t)argc + 1, sizeof *line->operands);
-    if (!line->operands) {
+    line->config = json_array();
+    if (!line->operands || !line->config) {
         say_error(usage->command, "out of memory");
         *code = EXIT_FAILED;
         return false;

@@ -63,10 +63,10 @@ typedef struct command_usage {
 typedef struct command_line {
     const char **operands;
     size_t operand_count;
-    void *config; /* the file of --config */
+    void *config; /* the files of --config */
 } command_line;
 
-/* Reads argv[1 ...] into the options' targets: first the file of --config, then the command line. False: the command
+/* Reads argv[1 ...] into the options' targets: first the files of --config, then the command line. False: the command
  * is over with *code (the help was printed, or what is wrong was said). options_free in either case. */
 bool options_read(const command_usage *usage, int argc, char **argv, command_line *line, exit_code *code);
 void options_free(command_line *line);

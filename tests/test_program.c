@@ -143,7 +143,13 @@ static const char *const wrong_usage[][2] = {
     {"prepare --output x", "polysketch prepare: INPUT (text files or folders) is missing"},
     {"prepare novel.txt", "polysketch prepare: --output DIR is missing"},
     {"prepare a --output x --valid 1", "polysketch prepare: --valid: 1 is outside 0 ... 0.99"},
-    {"eval --model m", "polysketch eval: --data PATH is missing"},
+    {"eval --model m", "polysketch eval: --data PATH or --questions FILE is missing"},
+    {"eval --model m --data a --questions b",
+     "polysketch eval: --data and --questions are both given: one of them, please"},
+    {"eval --model m --questions b --plot x.png", "polysketch eval: --plot draws the loss by position of --data"},
+    {"task", "polysketch task: TASK (selective_copying or induction_heads) is missing"},
+    {"task copying", "polysketch task: no task 'copying'; there are selective_copying and induction_heads"},
+    {"task induction_heads --length 2", "polysketch task: --length: 2 is outside 3 ... 1073741824"},
     {"generate --model m --prompt a --prompt-file b",
      "polysketch generate: --prompt and --prompt-file are both given: one of them, please"},
     {"bench", "polysketch bench: a subject is missing; there are matmul, attention, step"},
@@ -193,8 +199,9 @@ static void test_failures(void **state) {
 
 static void test_help(void **state) {
     (void)state;
-    static const char *const commands[] = {"prepare",      "train",           "eval",       "generate", "plot", "info",
-                                           "bench matmul", "bench attention", "bench step", "bench"};
+    static const char *const commands[] = {"prepare", "train", "eval",         "generate",        "plot",
+                                           "info",    "task",  "bench matmul", "bench attention", "bench step",
+                                           "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         char arguments[64], usage[64];
         snprintf(arguments, sizeof arguments, "%s --nonsense --help", commands[i]);
@@ -222,6 +229,11 @@ static void test_config(void **state) {
     EXPECT_IN("out", "a step of 3 x 1024 tokens", "activations", "in all");
     expect_run("train --batch-size 2 --config good.json --context 64", 0);
     EXPECT_IN("out", "a step of 2 x 64 tokens");
+    write_text("later.json", "{\"context\": 128}");
+    expect_run("train --config good.json --config later.json", 0);
+    EXPECT_IN("out", "a step of 3 x 128 tokens");
+    expect_run("train --config later.json --config good.json", 0);
+    EXPECT_IN("out", "a step of 3 x 1024 tokens");
     expect_run("train --config good.json --no-dry-run", 2);
     EXPECT_IN("err", "--output RUN is missing");
 
@@ -279,12 +291,63 @@ static void test_chain(void **state) {
     assert_true(json_is_number(json_object_get(figures, "perplexity")));
     assert_true(json_integer_value(json_object_get(figures, "tokens")) > 1000);
     json_decref(figures);
-    expect_run("eval --model run --data story.txt --context 16", 0);
+    expect_run("eval --model run --data story.txt --context 16 --stride 4 --positions --json strided.json", 0);
+    EXPECT_IN("out", "one every 4", "loss by position");
+    json_t *const strided = read_json("strided.json");
+    const json_t *const positions = json_object_get(strided, "by_position");
+    assert_int_equal(json_array_size(positions), 8); /* 1, 2, 3, 4-5, ..., 16 */
+    assert_true(json_number_value(json_object_get(json_array_get(positions, 7), "loss")) > 0);
+    json_decref(strided);
 
     expect_run("info run --context 1k", 0);
     EXPECT_IN("out", "checkpoints", "step-00000030", "attn.sketch", "parameters", "state", "1 x 1024 tokens");
     expect_run("info", 0);
     EXPECT_IN("out", PSK_VERSION_STRING, "CPU", "memory", "device", "reference");
+}
+
+static void test_questions(void **state) {
+    (void)state;
+    write_text("questions.jsonl", "{\"context\": \"It\", \"choices\": [\"rained.\", \"zxqj,\"], \"answer\": 0}\n"
+                                  "{\"context\": \"She read the\", \"choices\": [\"QQQQQQ\", \"letter\"], "
+                                  "\"answer\": 1}\n");
+    expect_run("eval --model run --questions questions.jsonl --json questions.json", 0);
+    EXPECT_IN("out", "asked           2, 4 choices", "accuracy        1.0000");
+    json_t *const figures = read_json("questions.json");
+    assert_true(json_number_value(json_object_get(figures, "accuracy")) == 1);
+    assert_true(json_number_value(json_object_get(figures, "accuracy_norm")) == 1);
+    assert_true(json_number_value(json_object_get(figures, "stderr")) == 0);
+    json_decref(figures);
+    expect_run("eval --model run --questions questions.jsonl --shots 1 --context 8", 0);
+    EXPECT_IN("out", "1 shots", "cut  ");
+    write_text("bad.jsonl",
+               "{\"context\": \"It\", \"choices\": [\"a\", \"b\"], \"answer\": 0}\n{\"choices\": [\"a\"]}\n");
+    expect_run("eval --model run --questions bad.jsonl", 1);
+    EXPECT_IN("err", "bad.jsonl, line 2: the field \"context\" is missing");
+}
+
+#define SMALL_TASK "--length 8 --copies 2 --width 8 --heads 1 --layers 1 --block-size 4 --sketch-size 4 --threads 1 "
+
+static void test_task(void **state) {
+    (void)state;
+    expect_run("task selective_copying --mechanisms softmax,polysketch --steps 3 --batch-size 2 --test-lengths 8,16 "
+               "--examples 5 --json task.jsonl --output models " SMALL_TASK,
+               0);
+    EXPECT_IN("out", "trained on sequences of 8 tokens", "softmax ", "polysketch, learned_linear, window", "sequences");
+    json_t *const lines = read_json_lines("task.jsonl");
+    assert_int_equal(json_array_size(lines), 4);
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *const line = json_array_get(lines, i);
+        assert_int_equal(json_integer_value(json_object_get(line, "n")), i % 2 ? 16 : 8);
+        assert_int_equal(json_integer_value(json_object_get(line, "examples")), 5);
+        assert_true(json_number_value(json_object_get(line, "accuracy")) >=
+                    json_number_value(json_object_get(line, "accuracy_all")));
+    }
+    json_decref(lines);
+    expect_run("info models/polysketch-learned_linear-window", 0);
+    expect_run("task induction_heads --mechanisms softmax --steps 1 --batch-size 1 --test-lengths 2 " SMALL_TASK, 2);
+    EXPECT_IN("err", "--test-lengths: 2 is outside");
+    expect_run("task selective_copying --mechanisms softmax --steps 1 --test-lengths 3 " SMALL_TASK, 2);
+    EXPECT_IN("err", "selective_copying needs sequences of 4");
 }
 
 static void test_generate(void **state) {
@@ -370,6 +433,15 @@ static void test_plot(void **state) {
         psk_free(picture);
         expect_run("plot run run/metrics.jsonl --against tokens --output 'it''s.png'", 0);
         expect_run("plot run --output nowhere/at/all.png", 1);
+        expect_run("eval --model run --data story.txt --plot positions.png", 0);
+        expect_run(
+            "task induction_heads --mechanisms softmax --steps 1 --test-lengths 8,16 --plot task.png " SMALL_TASK, 0);
+        static const char *const pictures[] = {"positions.png", "task.png"};
+        for (size_t i = 0; i < 2; i++) {
+            char *const drawn = read_text(pictures[i]);
+            assert_memory_equal(drawn, "\x89PNG", 4);
+            psk_free(drawn);
+        }
     }
     char command[1024];
     snprintf(command, sizeof command,
@@ -466,7 +538,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
         cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_generate),
-        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),     cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
