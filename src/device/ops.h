@@ -48,6 +48,40 @@ typedef struct psk_column_sum_args {
     float *out;
 } psk_column_sum_args;
 
+/* Weights rounded to bfloat16, in the order in which a product with few rows reads them: panels of 16 columns, in each
+ * the pairs along k. Element (l, j) of the k x n matrix is number ((j / 16 ceil(k/2) + l / 2) 16 + j mod 16) 2 + l mod
+ * 2; what lies beyond k or n is 0. */
+#define PSK_PANEL 16
+static inline int64_t psk_panel_numbers(int64_t n, int64_t k) {
+    return (n + PSK_PANEL - 1) / PSK_PANEL * ((k + 1) / 2) * 2 * PSK_PANEL;
+}
+
+/* y = alpha x op(w) + beta y, for few rows and weights that are read once: row i of y depends on row i of x alone, bit
+ * for bit, whatever the other rows are and however many. op(w) is k x n, stored n x k if w_orientation is
+ * PSK_TRANSPOSED. panels: op(w) as panels, read instead of w; x is then rounded to bfloat16 too, sums stay in float32.
+ * NULL: float32. beta == 0: y is only written.   x: rows x k, y: rows x n, leading dimensions x_ld, w_ld, y_ld */
+typedef struct psk_row_products_args {
+    int64_t rows, n, k;
+    const float *x;
+    int64_t x_ld;
+    const float *w;
+    int64_t w_ld;
+    psk_orientation w_orientation;
+    const psk_bf16 *panels;
+    float *y;
+    int64_t y_ld;
+    float alpha, beta;
+} psk_row_products_args;
+
+/* panels = op(w), psk_panel_numbers(n, k) of them; w as for row_products. */
+typedef struct psk_pack_panels_args {
+    int64_t n, k;
+    const float *w;
+    int64_t w_ld;
+    psk_orientation w_orientation;
+    psk_bf16 *panels;
+} psk_pack_panels_args;
+
 /* y = (x - mean) rstd weight + bias over each row, mean and rstd = 1 / sqrt(var + eps) kept for backward.
  * x, y: rows x n (in place allowed); weight, bias: n; mean, rstd: rows. Variance is the biased one (PyTorch's). */
 typedef struct psk_layernorm_forward_args {
@@ -308,6 +342,29 @@ typedef struct psk_row_dot_args {
     const float *x, *y;
     float *out;
 } psk_row_dot_args;
+
+/* What one sequence keeps of one layer for its next token. Rows are a ring: the oldest is in slot `first`, the others
+ * follow, slot capacity - 1 before slot 0. NULL where the mechanism has no such thing. */
+typedef struct psk_step_session {
+    const float *state;            /* Hkv x m x (d+1), as in psk_attention_tensors */
+    float *k, *v, *b;              /* Hkv x capacity x h, d, r */
+    int64_t capacity, first, rows; /* first < capacity, rows < capacity */
+} psk_step_session;
+
+/* Attention of one token in each of `count` sequences. The token's k, v, b become row `rows` of its session; its query
+ * then sees that row and the older ones pair by pair, and what is in the state:
+ *     o1 = psi_q(a) Z + sum_j w_j [v_j, 1],   out = o1[:d] / (beta + o1[d]), 0 if that is 0 / 0
+ * w_j = <q,k_j>^p (polynomial; polysketch with a local part), far_scale <a,b_j>^2 (polysketch without), <a,b_j>
+ * (performer), exp(<q,k_j> / sqrt(h)) (softmax). psi_q carries far_scale; performer's is a itself. What is computed for
+ * a session does not depend on the others, bit for bit.   q: count x H x h, a: count x H x r; k, v, b: count x Hkv x h,
+ * d, r; out: count x H x d */
+typedef struct psk_attention_step_args {
+    const psk_attention_config *config;
+    int64_t count, H, Hkv, h, d, r;
+    const psk_step_session *sessions;
+    const float *q, *a, *k, *v, *b;
+    float *out;
+} psk_attention_step_args;
 
 /* y (=, +=) alpha x.   batch x rows x n; x: x_ld, x_stride; y: y_ld, y_stride. In place (y == x, same layout) allowed.
  */

@@ -69,11 +69,14 @@ static psk_status plan(psk_decoder *decoder, psk_arena *arena) {
         PSK_TRY(psk_arena_floats(arena, "workspace", "keys",
                                  s->Hkv * (decoder->layout.ring + PSK_SESSION_CHUNK) * decoder->layout.width[kind],
                                  &decoder->keys[kind]));
+    PSK_TRY(psk_arena_reserve(arena, "data", "sessions", PSK_STEP_SESSIONS * (int64_t)sizeof(psk_step_session),
+                              &decoder->step_sessions));
     return psk_arena_reserve(arena, "data", "positions", PSK_SESSION_CHUNK * (int64_t)sizeof(int32_t),
                              &decoder->positions);
 }
 
 static void release(psk_decoder *decoder) {
+    psk_stepper_release(decoder);
     psk_attention_free(decoder->attention);
     psk_arena_free(decoder->arena);
     psk_free(decoder);

@@ -5,6 +5,9 @@
 
 #include "model/model.h"
 
+/* Sessions that one pass of a step takes. */
+#define PSK_STEP_SESSIONS 64
+
 /* Tokens of a prompt worked on at once: enough rows for dense layers at full rate, 30 MB of activations for GPT-2
  * small. */
 #define PSK_SESSION_CHUNK 512
@@ -51,6 +54,18 @@ typedef struct psk_decoder {
     float *x;                /* chunk x D */
     float *keys[PSK_CACHES]; /* Hkv x (ring + chunk) x width: the rows that were kept, then those of the chunk */
     void *positions;         /* chunk int32 */
+    void *step_sessions;     /* PSK_STEP_SESSIONS psk_step_session */
+
+    /* The model's device with another matmul: row_products, for rows that do not depend on those beside them, from
+     * panels where there are. */
+    psk_device stepper;
+    psk_ops stepper_ops;
+    psk_bf16 *panels; /* of all large matrices of the model, one block; NULL until bfloat16 is first asked for */
+    struct psk_panel_place {
+        const float *w;
+        const psk_bf16 *panels;
+    } * places; /* where those of a matrix are */
+    int64_t place_count;
 
     char hash[PSK_MODEL_HASH_CAPACITY]; /* "": not asked for yet */
 } psk_decoder;
@@ -58,5 +73,9 @@ typedef struct psk_decoder {
 /* The decoder of the model, made if there is none; one psk_decoder_leave for each. */
 psk_status psk_decoder_join(psk_model *model, psk_decoder **out);
 void psk_decoder_leave(psk_decoder *decoder); /* accepts NULL */
+
+/* Before a step: `stepper` computes in the precision that the model's device has now (stepper.c). */
+psk_status psk_stepper_prepare(psk_decoder *decoder);
+void psk_stepper_release(psk_decoder *decoder);
 
 #endif

@@ -133,12 +133,13 @@ int64_t psk_session_bytes(const psk_session *session) {
     return psk_layout_bytes(&session->decoder->layout, session->capacity);
 }
 
-psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, float *out, int64_t stride) {
+psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, int64_t rows, float *out,
+                            int64_t stride) {
     const psk_decoder *decoder = session->decoder;
     const int64_t width = decoder->layout.width[kind];
-    for (int64_t done = 0; done < session->rows;) { /* one piece, or two around the end of the ring */
+    for (int64_t done = 0; done < rows;) { /* one piece, or two around the end of the ring */
         const int64_t slot = (session->first + done) % session->capacity;
-        const int64_t n = smaller(session->rows - done, session->capacity - slot);
+        const int64_t n = smaller(rows - done, session->capacity - slot);
         PSK_RUN(decoder->model->device, copy, .batch = decoder->s.Hkv, .rows = n, .n = width,
                 .x = psk_session_cache(session, kind, layer) + slot * width, .x_ld = width,
                 .x_stride = session->capacity * width, .y = out + done * width, .y_ld = width, .y_stride = stride,
@@ -176,12 +177,15 @@ static psk_status begin_append(psk_session *session, const int32_t *tokens, int6
 
 psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64_t count, float *logits) {
     psk_decoder *decoder = session->decoder;
+    if (count == 1)
+        return psk_session_step(&session, 1, tokens, logits);
     PSK_TRY(begin_append(session, tokens, count));
     for (int64_t first = 0; first < count; first += PSK_SESSION_CHUNK) {
         const int64_t n = smaller(count - first, PSK_SESSION_CHUNK);
         PSK_TRY(psk_session_chunk(session, tokens + first, n));
         if (logits != NULL && first + n == count)
-            PSK_TRY(psk_decoder_logits(decoder, 1, decoder->x + (n - 1) * decoder->s.D, logits));
+            PSK_TRY(
+                psk_decoder_logits(decoder, decoder->model->device, 1, decoder->x + (n - 1) * decoder->s.D, logits));
     }
     return PSK_OK;
 }
@@ -194,7 +198,8 @@ static psk_status visit_chunk(psk_decoder *decoder, int64_t first, int64_t n, fl
                               void *user) {
     for (int64_t i = 0; i < n; i++) {
         if (i % LOGIT_ROWS == 0)
-            PSK_TRY(psk_decoder_logits(decoder, smaller(n - i, LOGIT_ROWS), decoder->x + i * decoder->s.D, logits));
+            PSK_TRY(psk_decoder_logits(decoder, decoder->model->device, smaller(n - i, LOGIT_ROWS),
+                                       decoder->x + i * decoder->s.D, logits));
         if (visitor(user, first + i, logits + i % LOGIT_ROWS * decoder->s.V) != 0)
             return psk_fail(PSK_ERROR_INTERRUPTED, "stopped after token %lld by the visitor", (long long)(first + i));
     }
@@ -242,8 +247,13 @@ static psk_status check_step(psk_session *const *sessions, int64_t count, const 
 
 psk_status psk_session_step(psk_session *const *sessions, int64_t count, const int32_t *tokens, float *logits) {
     PSK_TRY(check_step(sessions, count, tokens));
-    for (int64_t i = 0; i < count; i++)
-        PSK_TRY(psk_session_append(sessions[i], tokens + i, 1,
-                                   logits != NULL ? logits + i * sessions[i]->decoder->s.V : NULL));
+    psk_decoder *decoder = sessions[0]->decoder;
+    PSK_TRY(psk_stepper_prepare(decoder));
+    for (int64_t first = 0; first < count; first += PSK_STEP_SESSIONS) {
+        const int64_t n = smaller(count - first, PSK_STEP_SESSIONS);
+        PSK_TRY(psk_session_step_slice(sessions + first, n, tokens + first));
+        if (logits != NULL)
+            PSK_TRY(psk_decoder_logits(decoder, &decoder->stepper, n, decoder->x, logits + first * decoder->s.V));
+    }
     return PSK_OK;
 }

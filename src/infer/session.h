@@ -33,14 +33,20 @@ static inline float *psk_session_state(const psk_session *session, int64_t layer
 /* Room for `tokens` tokens; on error nothing has changed. */
 psk_status psk_session_reserve(psk_session *session, int64_t tokens);
 
-/* The kept rows of one kind and layer, oldest first: out: Hkv x rows x width, with `stride` floats from head to head.
- */
-psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, float *out, int64_t stride);
+/* The first `rows` kept rows of one kind and layer, oldest first.   out: Hkv x rows x width, `stride` floats from head
+ * to head */
+psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, int64_t rows, float *out,
+                            int64_t stride);
 
 /* n <= PSK_SESSION_CHUNK checked tokens through all layers; decoder->x then holds the last layer's output, n x D. */
 psk_status psk_session_chunk(psk_session *session, const int32_t *tokens, int64_t n);
 
-/* logits = head(LN_f(x)).   x: rows x D, logits: rows x V; rows <= PSK_SESSION_CHUNK */
-psk_status psk_decoder_logits(psk_decoder *decoder, int64_t rows, const float *x, float *logits);
+/* One token each into `count` <= PSK_STEP_SESSIONS checked sessions; decoder->x then holds the last layer's output,
+ * count x D. */
+psk_status psk_session_step_slice(psk_session *const *sessions, int64_t count, const int32_t *tokens);
+
+/* logits = head(LN_f(x)) on the model's device or its stepper.   x: rows x D, logits: rows x V; rows <=
+ * PSK_SESSION_CHUNK */
+psk_status psk_decoder_logits(psk_decoder *decoder, psk_device *device, int64_t rows, const float *x, float *logits);
 
 #endif

@@ -13,7 +13,7 @@ static psk_status join_rows(const psk_session *session, int kind, int64_t layer,
     if (decoder->layout.ring > 0) {
         view->data = decoder->keys[kind];
         view->group_stride = (kept + n) * width;
-        PSK_TRY(psk_session_rows(session, kind, layer, view->data, view->group_stride));
+        PSK_TRY(psk_session_rows(session, kind, layer, kept, view->data, view->group_stride));
     } else {
         view->data = psk_session_cache(session, kind, layer);
         view->group_stride = session->capacity * width;
@@ -103,11 +103,11 @@ psk_status psk_session_chunk(psk_session *session, const int32_t *tokens, int64_
     return PSK_OK;
 }
 
-psk_status psk_decoder_logits(psk_decoder *decoder, int64_t rows, const float *x, float *logits) {
+psk_status psk_decoder_logits(psk_decoder *decoder, psk_device *device, int64_t rows, const float *x, float *logits) {
     const psk_model *model = decoder->model;
     const psk_activations *act = &decoder->act; /* the layers are through with it */
     const psk_model_pointers weights = psk_params_model(&model->params, model->weights);
-    PSK_RUN(model->device, layernorm_forward, .rows = rows, .n = decoder->s.D, .x = x, .weight = weights.ln_f_weight,
+    PSK_RUN(device, layernorm_forward, .rows = rows, .n = decoder->s.D, .x = x, .weight = weights.ln_f_weight,
             .bias = weights.ln_f_bias, .y = act->n1, .mean = act->mean1, .rstd = act->rstd1, .eps = PSK_LAYERNORM_EPS);
-    return psk_head_logits(model->device, &decoder->s, &weights, rows, act->n1, logits);
+    return psk_head_logits(device, &decoder->s, &weights, rows, act->n1, logits);
 }

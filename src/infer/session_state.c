@@ -66,7 +66,7 @@ static psk_status gather_rows(const psk_session *session, int kind, float **out)
     const int64_t head = session->rows * decoder->layout.width[kind];
     PSK_TRY(psk_alloc((size_t)(decoder->layout.groups * head) * sizeof(float), "the rows of a session", (void **)out));
     for (int64_t layer = 0; layer < decoder->s.L; layer++)
-        PSK_TRY(psk_session_rows(session, kind, layer, *out + layer * decoder->s.Hkv * head, head));
+        PSK_TRY(psk_session_rows(session, kind, layer, session->rows, *out + layer * decoder->s.Hkv * head, head));
     return PSK_OK;
 }
 

@@ -1,0 +1,87 @@
+/* The operations of decoding. */
+#include "cpu/cpu.h"
+#include "cpu/step.h"
+
+#include <string.h>
+
+/* The kernels for the instruction set that the device has chosen. */
+static const psk_step_kernels *step_kernels(const psk_device *device) {
+    static const psk_step_kernels *const all[] = {
+#if defined(__x86_64__)
+        &psk_step_avx512,
+        &psk_step_avx2,
+#endif
+        &psk_step_baseline,
+    };
+    size_t i = 0;
+    while (strcmp(all[i]->isa, psk_cpu_state(device)->kernels->isa) != 0)
+        i++;
+    return all[i];
+}
+
+typedef void panel_kernel(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
+
+static panel_kernel *panel_products(const psk_device *device) {
+#if defined(__x86_64__)
+    if (device->has_bf16)
+        return psk_step_panel_products_avx512bf16;
+#endif
+    return step_kernels(device)->panel_products;
+}
+
+static void run_shares(const psk_device *device, int threads, const psk_row_products_args *a, psk_bf16 *rounded) {
+    const psk_step_kernels *kernels = step_kernels(device);
+#pragma omp parallel num_threads(threads)
+    {
+        if (a->panels != NULL) {
+            const psk_cpu_range rows = psk_cpu_share(a->rows);
+            kernels->round_rows(a, rounded, rows.begin, rows.end);
+#pragma omp barrier
+        }
+        const psk_cpu_range blocks = psk_cpu_share(PSK_CEIL_DIV(a->n, PSK_STEP_COLUMNS));
+        if (a->panels != NULL)
+            panel_products(device)(a, rounded, blocks.begin, blocks.end);
+        else
+            kernels->row_products(a, blocks.begin, blocks.end);
+    }
+}
+
+psk_status psk_cpu_row_products(psk_device *device, const psk_row_products_args *a) {
+    void *rounded = NULL;
+    if (a->rows == 0 || a->n == 0)
+        return PSK_OK;
+    if (a->panels != NULL)
+        PSK_TRY(psk_cpu_scratch(device, a->rows * 2 * PSK_CEIL_DIV(a->k, 2) * (int64_t)sizeof(psk_bf16), &rounded));
+    const int64_t blocks = PSK_CEIL_DIV(a->n, PSK_STEP_COLUMNS);
+    run_shares(device, psk_cpu_team(device, blocks, a->rows * a->k * PSK_STEP_COLUMNS), a, rounded);
+    return PSK_OK;
+}
+
+psk_status psk_cpu_pack_panels(psk_device *device, const psk_pack_panels_args *a) {
+    const int64_t panels = PSK_CEIL_DIV(a->n, PSK_PANEL);
+    const int threads = psk_cpu_team(device, panels, a->k * PSK_PANEL);
+#pragma omp parallel num_threads(threads)
+    {
+        const psk_cpu_range share = psk_cpu_share(panels);
+        step_kernels(device)->pack_panels(a, share.begin, share.end);
+    }
+    return PSK_OK;
+}
+
+/* Of one query in simple float operations, roughly: what its session keeps decides. */
+static int64_t step_cost(const psk_attention_step_args *a) {
+    return a->d * (a->r * (a->r + 1) / 2 + 2 * a->sessions[0].rows);
+}
+
+psk_status psk_cpu_attention_step(psk_device *device, const psk_attention_step_args *a) {
+    const int64_t items = a->count * a->Hkv;
+    if (items == 0)
+        return PSK_OK;
+    const int threads = psk_cpu_team(device, items, step_cost(a));
+#pragma omp parallel num_threads(threads)
+    {
+        const psk_cpu_range share = psk_cpu_share(items);
+        step_kernels(device)->attention_step(a, share.begin, share.end);
+    }
+    return PSK_OK;
+}

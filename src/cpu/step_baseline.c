@@ -1,0 +1,3 @@
+#define PSK_ISA baseline
+#define LANES   4
+#include "cpu/step.inc"
