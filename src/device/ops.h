@@ -15,6 +15,7 @@
 #ifndef PSK_OPS_H
 #define PSK_OPS_H
 
+#include "base/bf16.h"
 #include "base/status.h"
 
 #include <stdint.h>
