@@ -10,6 +10,7 @@ function(psk_require found what package)
     endif()
 endfunction()
 
+find_package(Threads REQUIRED)
 find_package(OpenMP COMPONENTS C)
 psk_require(OpenMP_C_FOUND "OpenMP for ${CMAKE_C_COMPILER_ID}" "libgomp1 (gcc) or libomp-dev (clang)")
 
@@ -46,6 +47,9 @@ macro(psk_offer name module what package)
     endif()
 endmacro()
 
+psk_offer(ZLIB zlib "zlib (text compressed by gzip)" zlib1g-dev)
+psk_offer(ZSTD libzstd>=1.4 "zstd (text compressed by it)" libzstd-dev)
+psk_offer(MICROHTTPD libmicrohttpd>=0.9.71 "libmicrohttpd (polysketch serve)" libmicrohttpd-dev)
 psk_offer(PCRE2 libpcre2-8>=10.30 "PCRE2 (GPT-2's tokenizer)" libpcre2-dev)
 psk_offer(SENTENCEPIECE sentencepiece "SentencePiece (its tokenizers and new vocabularies)" libsentencepiece-dev)
 if(PSK_WITH_SENTENCEPIECE)

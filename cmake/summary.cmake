@@ -1,4 +1,16 @@
 # Every option, as configured.
+set(zlib "off: no text compressed by gzip")
+if(PSK_WITH_ZLIB)
+    set(zlib "${ZLIB_VERSION}")
+endif()
+set(zstd "off: no text compressed by zstd")
+if(PSK_WITH_ZSTD)
+    set(zstd "${ZSTD_VERSION}")
+endif()
+set(microhttpd "off: no polysketch serve")
+if(PSK_WITH_MICROHTTPD)
+    set(microhttpd "${MICROHTTPD_VERSION}")
+endif()
 set(pcre2 "off: no byte-level BPE")
 if(PSK_WITH_PCRE2)
     set(pcre2 "${PCRE2_VERSION}")
@@ -21,6 +33,9 @@ foreach(line
         "oneDNN              ${onednn}"
         "OpenMP              ${OpenMP_C_VERSION} (${OpenMP_C_LIB_NAMES})"
         "jansson             ${JANSSON_VERSION}"
+        "zlib                ${zlib}"
+        "zstd                ${zstd}"
+        "libmicrohttpd       ${microhttpd}"
         "PCRE2               ${pcre2}"
         "SentencePiece       ${sentencepiece}"
         "PSK_WITH_ONEDNN     ${PSK_WITH_ONEDNN}"

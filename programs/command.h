@@ -9,6 +9,7 @@
     COMMAND(train, "shards -> a trained model in a run folder")                                                        \
     COMMAND(eval, "perplexity of a model on a text, accuracy on multiple-choice questions")                            \
     COMMAND(generate, "a model and a prompt -> text")                                                                  \
+    COMMAND(serve, "a model behind HTTP: OpenAI's completions, and a page to talk to it")                              \
     COMMAND(task, "synthetic tasks: selective copying, induction heads")                                               \
     COMMAND(bench, "speed of this machine: matmul, attention, training step")                                          \
     COMMAND(plot, "loss curves of runs as a picture")                                                                  \
