@@ -300,6 +300,12 @@ PSK_API psk_status psk_tokenizer_encode(const psk_tokenizer *tokenizer, const ch
 PSK_API psk_status psk_tokenizer_token_text(const psk_tokenizer *tokenizer, int32_t token, const char **text,
                                             size_t *size);
 
+/* The text of a sequence, a 0 byte after it that *size does not count; released by psk_buffer_free. What the tokens'
+ * texts give joined, except that SentencePiece's models may put a space before a text, which is taken away here. Errors:
+ * ARGUMENT for a token outside the vocabulary, MEMORY. */
+PSK_API psk_status psk_tokenizer_decode(const psk_tokenizer *tokenizer, const int32_t *tokens, int64_t count,
+                                        char **text, size_t *size);
+
 /* Writes the files that psk_tokenizer_load(folder) needs to give the same tokenizer; each is atomic, tokenizer.json is
  * the last. Errors: FILE, MEMORY. */
 PSK_API psk_status psk_tokenizer_save(const psk_tokenizer *tokenizer, const char *folder);

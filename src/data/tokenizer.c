@@ -31,31 +31,42 @@ psk_status psk_tokens_reserve(psk_tokens *tokens, int64_t more) {
 /* -------------------------------------------------------------------------------------------------------------- load
  */
 
-/* {"tokenizer": name, ...}, whose other facts must be those of the tokenizer of that name. */
-static psk_status load_facts(const json_t *object, const char *path, psk_tokenizer **out) {
-    const char *name = NULL;
+/* {"tokenizer": name, "vocab_size": V, "end_of_text": id} has to say what the tokenizer is. */
+static psk_status check_facts(const json_t *object, const char *path, const psk_tokenizer *tokenizer) {
+    const char *name = "";
     int64_t vocab_size = -1, end_of_text = -2;
     PSK_TRY(psk_json_string(object, path, "tokenizer", &name));
     PSK_TRY(psk_json_int(object, path, "vocab_size", 1, INT32_MAX, &vocab_size));
     PSK_TRY(psk_json_int(object, path, "end_of_text", -1, INT32_MAX, &end_of_text));
-    if (!name || strcmp(name, PSK_BYTES_NAME) != 0)
-        return psk_fail(PSK_ERROR_FORMAT, "%s: no tokenizer is called \"%s\"; there is: " PSK_BYTES_NAME, path,
-                        name ? name : "(none)");
-    PSK_TRY(psk_tokenizer_bytes(out));
-    if (vocab_size == (*out)->vocab_size && end_of_text == (*out)->end_of_text)
+    if (strcmp(name, tokenizer->name) == 0 && vocab_size == tokenizer->vocab_size &&
+        end_of_text == tokenizer->end_of_text)
         return PSK_OK;
-    const psk_status status = psk_fail(PSK_ERROR_FORMAT,
-                                       "%s: tokenizer \"%s\" has vocab_size %" PRId64 " and end_of_text %" PRId64
-                                       " there; expected %" PRId64 " and %" PRId32,
-                                       path, name, vocab_size, end_of_text, (*out)->vocab_size, (*out)->end_of_text);
-    psk_tokenizer_free(*out);
-    *out = NULL;
+    return psk_fail(PSK_ERROR_FORMAT,
+                    "%s: tokenizer \"%s\" has vocab_size %" PRId64 " and end_of_text %" PRId64
+                    " there; the one that is there is \"%s\" with %" PRId64 " and %" PRId32,
+                    path, name, vocab_size, end_of_text, tokenizer->name, tokenizer->vocab_size,
+                    tokenizer->end_of_text);
+}
+
+/* Frees the tokenizer unless `status` is PSK_OK. */
+static psk_status keep_if(psk_status status, psk_tokenizer **out) {
+    if (status != PSK_OK) {
+        psk_tokenizer_free(*out);
+        *out = NULL;
+    }
     return status;
 }
 
 static psk_status load_object(const json_t *object, const char *path, psk_tokenizer **out) {
-    if (json_object_get(object, "tokenizer"))
-        return load_facts(object, path, out);
+    const char *name = NULL;
+    PSK_TRY(psk_json_string(object, path, "tokenizer", &name));
+    if (name && strcmp(name, PSK_BYTES_NAME) == 0) {
+        PSK_TRY(psk_tokenizer_bytes(out));
+        return keep_if(check_facts(object, path, *out), out);
+    }
+    if (name)
+        return psk_fail(PSK_ERROR_FORMAT, "%s: tokenizer \"%s\" consists of other files, which are not beside it", path,
+                        name);
     if (json_object_get(object, "model"))
         return psk_tokenizer_bpe_json(object, path, out);
     return psk_fail(PSK_ERROR_FORMAT,
@@ -72,9 +83,21 @@ static psk_status load_json(const char *path, psk_tokenizer **out) {
     return status;
 }
 
+/* A .model and, where there is one of ours, the tokenizer.json that was written with it. */
+static psk_status load_model(const char *model_path, const char *json_path, psk_tokenizer **out) {
+    json_t *object = NULL;
+    PSK_TRY(psk_tokenizer_sentencepiece(model_path, out));
+    psk_status status = psk_is_file(json_path) ? psk_json_load(json_path, &object) : PSK_OK;
+    if (status == PSK_OK && json_object_get(object, "tokenizer"))
+        status = check_facts(object, json_path, *out);
+    json_decref(object);
+    return keep_if(status, out);
+}
+
 /* The files that a folder may have. */
-enum { TOKENIZER_JSON, VOCAB, MERGES, CONFIG, FILE_COUNT };
-static const char *const file_names[FILE_COUNT] = {PSK_TOKENIZER_FILE, "vocab.json", "merges.txt", "config.json"};
+enum { MODEL, TOKENIZER_JSON, VOCAB, MERGES, CONFIG, FILE_COUNT };
+static const char *const file_names[FILE_COUNT] = {PSK_MODEL_FILE, PSK_TOKENIZER_FILE, "vocab.json", "merges.txt",
+                                                   "config.json"};
 
 /* A model on bytes needs no tokenizer files. */
 static psk_status load_by_config(const char *folder, const char *config_path, psk_tokenizer **out) {
@@ -88,11 +111,14 @@ static psk_status load_by_config(const char *folder, const char *config_path, ps
     }
     if (vocab_size == PSK_BYTES_VOCAB)
         return psk_tokenizer_bytes(out);
-    return psk_fail(PSK_ERROR_FILE, "%s has no tokenizer: no " PSK_TOKENIZER_FILE ", no vocab.json with merges.txt",
-                    folder);
+    return psk_fail(
+        PSK_ERROR_FILE,
+        "%s has no tokenizer: no " PSK_MODEL_FILE ", no " PSK_TOKENIZER_FILE ", no vocab.json with merges.txt", folder);
 }
 
 static psk_status load_files(const char *folder, char *const paths[FILE_COUNT], psk_tokenizer **out) {
+    if (psk_is_file(paths[MODEL]))
+        return load_model(paths[MODEL], paths[TOKENIZER_JSON], out);
     if (psk_is_file(paths[TOKENIZER_JSON]))
         return load_json(paths[TOKENIZER_JSON], out);
     if (psk_is_file(paths[VOCAB]))
@@ -112,6 +138,11 @@ static psk_status load_folder(const char *folder, psk_tokenizer **out) {
     return status;
 }
 
+static bool ends_with(const char *text, const char *end) {
+    const size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
 psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
     *out = NULL;
     if (!name_or_path)
@@ -120,6 +151,8 @@ psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
         return psk_tokenizer_bytes(out);
     if (psk_is_folder(name_or_path))
         return load_folder(name_or_path, out);
+    if (ends_with(name_or_path, ".model"))
+        return psk_tokenizer_sentencepiece(name_or_path, out);
     if (psk_is_file(name_or_path))
         return load_json(name_or_path, out);
     return psk_fail(PSK_ERROR_ARGUMENT,
@@ -194,6 +227,28 @@ psk_status psk_tokenizer_token_text(const psk_tokenizer *tokenizer, int32_t toke
                         tokenizer->name, tokenizer->vocab_size - 1);
     *text = tokenizer->text + tokenizer->starts[token];
     *size = (size_t)(tokenizer->starts[token + 1] - tokenizer->starts[token]);
+    return PSK_OK;
+}
+
+psk_status psk_tokenizer_decode(const psk_tokenizer *tokenizer, const int32_t *tokens, int64_t count, char **text,
+                                size_t *size) {
+    const char *part;
+    size_t part_size, total = 0;
+    *text = NULL;
+    *size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        PSK_TRY(psk_tokenizer_token_text(tokenizer, tokens[i], &part, &part_size));
+        total += part_size;
+    }
+    PSK_TRY(psk_alloc(total + 1, "the text of tokens", (void **)text));
+    for (int64_t i = 0; i < count; i++) {
+        PSK_TRY(psk_tokenizer_token_text(tokenizer, tokens[i], &part, &part_size));
+        memcpy(*text + *size, part, part_size);
+        *size += part_size;
+    }
+    if (tokenizer->adds_space && *size > 0 && (*text)[0] == ' ')
+        memmove(*text, *text + 1, --*size);
+    (*text)[*size] = 0;
     return PSK_OK;
 }
 

@@ -36,6 +36,7 @@ struct psk_tokenizer {
     char name[PSK_TOKENIZER_NAME_SIZE];
     int64_t vocab_size;
     int32_t end_of_text; /* -1: none */
+    bool adds_space;     /* encoding puts a space before each text, decoding takes it away */
     char *text;          /* of all tokens, one after the other */
     int64_t *starts;     /* vocab_size + 1 numbers: token i is text[starts[i] ... starts[i + 1] - 1] */
 };
@@ -47,7 +48,8 @@ struct psk_tokenizer {
 psk_status psk_tokenizer_encode_part(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
                                      psk_tokens *tokens, size_t *used);
 
-/* The file that psk_tokenizer_save writes last. */
+/* The file that psk_tokenizer_save writes last, and what SentencePiece has besides. */
 #define PSK_TOKENIZER_FILE "tokenizer.json"
+#define PSK_MODEL_FILE     "tokenizer.model"
 
 #endif

@@ -5,8 +5,9 @@
 #include "base/json.h"
 #include "data/tokenizer.h"
 
-#define PSK_BYTES_NAME  "bytes"
-#define PSK_BYTES_VOCAB 257
+#define PSK_BYTES_NAME           "bytes"
+#define PSK_BYTES_VOCAB          257
+#define PSK_SENTENCEPIECE_PREFIX "sentencepiece-" /* of the name */
 
 psk_status psk_tokenizer_bytes(psk_tokenizer **out);
 
@@ -14,6 +15,9 @@ psk_status psk_tokenizer_bytes(psk_tokenizer **out);
  * without PCRE2. */
 psk_status psk_tokenizer_bpe_pair(const char *vocab_path, const char *merges_path, psk_tokenizer **out);
 psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_tokenizer **out);
+
+/* Of a .model file. UNSUPPORTED without SentencePiece. */
+psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out);
 
 /* Takes `text` and `starts` of a tokenizer whose vocab_size is set, for `bytes` bytes of text; contents undefined. */
 psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes);

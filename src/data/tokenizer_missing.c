@@ -18,3 +18,11 @@ psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_to
     return no_bpe(path, out);
 }
 #endif
+
+#if !PSK_WITH_SENTENCEPIECE
+psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out) {
+    *out = NULL;
+    return psk_fail(PSK_ERROR_UNSUPPORTED,
+                    "%s: a SentencePiece model needs that library, without which this program was built", path);
+}
+#endif

@@ -1,0 +1,315 @@
+/* SentencePiece: vocabularies trained here, and models written byte by byte. */
+#include "base/files.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "data/sentencepiece.h"
+#include "data/tokenizer.h"
+#include "support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SEED 13
+
+/* --------------------------------------------------------------------------------------------- models byte by byte
+ */
+
+/* A message of protocol buffers being written. */
+typedef struct message {
+    unsigned char bytes[16384];
+    size_t size;
+} message;
+
+static void put_varint(message *m, uint64_t value) {
+    for (; value >= 0x80; value >>= 7)
+        m->bytes[m->size++] = (unsigned char)(value | 0x80);
+    m->bytes[m->size++] = (unsigned char)value;
+}
+
+static void put_number(message *m, unsigned int field, uint64_t value) {
+    put_varint(m, field << 3);
+    put_varint(m, value);
+}
+
+static void put_bytes(message *m, unsigned int field, const void *bytes, size_t size) {
+    put_varint(m, field << 3 | 2);
+    put_varint(m, size);
+    memcpy(m->bytes + m->size, bytes, size);
+    m->size += size;
+}
+
+enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_BYTE = 6 };
+
+static void put_piece(message *model, const char *piece, float score, int type) {
+    message m = {.size = 0};
+    put_bytes(&m, 1, piece, strlen(piece));
+    put_varint(&m, 2 << 3 | 5);
+    memcpy(m.bytes + m.size, &score, sizeof score);
+    m.size += sizeof score;
+    put_number(&m, 3, (uint64_t)type);
+    put_bytes(model, 1, m.bytes, m.size);
+}
+
+typedef enum { WITHOUT_BYTES, WITH_BYTES } byte_pieces;
+
+/* BPE pieces that add a space before each text, as most published models do. */
+static void write_model(const char *path, byte_pieces with_bytes) {
+    static const char *const pieces[] = {"\xE2\x96\x81", "a", "b",
+                                         "\xE2\x96\x81"
+                                         "a",
+                                         "ab"};
+    message model = {.size = 0}, trainer = {.size = 0}, normalizer = {.size = 0};
+    put_piece(&model, "<unk>", 0, TYPE_UNKNOWN);
+    put_piece(&model, "<s>", 0, TYPE_CONTROL);
+    put_piece(&model, "</s>", 0, TYPE_CONTROL);
+    for (int i = 0; with_bytes == WITH_BYTES && i < 256; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned int)i & 0xFF);
+        put_piece(&model, name, 0, TYPE_BYTE);
+    }
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
+        put_piece(&model, pieces[i], -(float)i, TYPE_NORMAL);
+    put_number(&trainer, 3, 2); /* BPE */
+    put_number(&trainer, 35, with_bytes == WITH_BYTES);
+    put_bytes(&normalizer, 1, "identity", 8);
+    put_number(&normalizer, 3, 1); /* a space before each text */
+    put_number(&normalizer, 4, 0); /* runs of spaces stay */
+    put_bytes(&model, 2, trainer.bytes, trainer.size);
+    put_bytes(&model, 3, normalizer.bytes, normalizer.size);
+    PSK_TEST_OK(psk_write_file(path, model.bytes, model.size));
+}
+
+static int set_up(void **state) {
+    return psk_test_place_enter(state, PSK_MODEL_FILE);
+}
+
+static void check_tokens(const psk_tokenizer *tokenizer, const char *text, const int32_t *expected, int64_t count) {
+    int32_t *tokens;
+    int64_t got;
+    PSK_TEST_OK(psk_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &got));
+    assert_int_equal(got, count);
+    for (int64_t i = 0; i < count; i++)
+        assert_int_equal(tokens[i], expected[i]);
+    psk_buffer_free(tokens);
+}
+
+static void check_round_trip(const psk_tokenizer *tokenizer, const char *text, size_t size) {
+    int32_t *tokens;
+    int64_t count;
+    char *again;
+    size_t again_size;
+    PSK_TEST_OK(psk_tokenizer_encode(tokenizer, text, size, &tokens, &count));
+    PSK_TEST_OK(psk_tokenizer_decode(tokenizer, tokens, count, &again, &again_size));
+    assert_int_equal(again_size, size);
+    assert_memory_equal(again, text, size);
+    psk_buffer_free(again);
+    psk_buffer_free(tokens);
+}
+
+/* Worked out by hand: "▁" 3, "a" 4, "b" 5, "▁a" 6 (before "ab" 7, which has a lower score). */
+static void pieces_of_a_model(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer;
+    const char *text;
+    size_t size;
+    write_model(place->path, WITHOUT_BYTES);
+    PSK_TEST_OK(psk_tokenizer_load(place->path, &tokenizer));
+    assert_int_equal(psk_tokenizer_vocab_size(tokenizer), 8);
+    assert_int_equal(psk_tokenizer_end_of_text(tokenizer), 2);
+    check_tokens(tokenizer, "ab", (const int32_t[]){6, 5}, 2);
+    check_tokens(tokenizer, "b ab", (const int32_t[]){3, 5, 6, 5}, 4);
+    check_tokens(tokenizer, "xab", (const int32_t[]){3, 0, 7}, 3);
+    check_round_trip(tokenizer, "ab  b a ", 8);
+    check_round_trip(tokenizer, " a", 2);
+    check_round_trip(tokenizer, "", 0);
+    PSK_TEST_OK(psk_tokenizer_token_text(tokenizer, 6, &text, &size));
+    assert_int_equal(size, 2);
+    assert_memory_equal(text, " a", 2);
+    PSK_TEST_OK(psk_tokenizer_token_text(tokenizer, 2, &text, &size));
+    assert_int_equal(size, 0);
+    psk_tokenizer_free(tokenizer);
+}
+
+static void pieces_of_bytes(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer;
+    write_model(place->path, WITH_BYTES);
+    PSK_TEST_OK(psk_tokenizer_load(place->path, &tokenizer));
+    assert_int_equal(psk_tokenizer_vocab_size(tokenizer), 264);
+    check_tokens(tokenizer, "bx", (const int32_t[]){259, 261, 3 + 'x'}, 3);
+    check_round_trip(tokenizer, "caf\xC3\xA9 ab", 8);
+    psk_tokenizer_free(tokenizer);
+}
+
+/* Texts longer than what goes to the library at once: the tokens are those of its parts. */
+static void long_texts(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer;
+    int32_t *tokens;
+    int64_t count;
+    const int64_t words = 100000;
+    char *text;
+    write_model(place->path, WITH_BYTES);
+    PSK_TEST_OK(psk_tokenizer_load(place->path, &tokenizer));
+    PSK_TEST_OK(psk_alloc((size_t)words * 3, "a text", (void **)&text));
+    for (int64_t i = 0; i < words; i++)
+        memcpy(text + 3 * i, "ab ", 3);
+    const size_t size = (size_t)words * 3 - 1;
+    PSK_TEST_OK(psk_tokenizer_encode(tokenizer, text, size, &tokens, &count));
+    assert_int_equal(count, 2 * words);
+    for (int64_t i = 0; i < count; i++)
+        assert_int_equal(tokens[i], i % 2 ? 261 : 262); /* "▁a" "b" */
+    psk_buffer_free(tokens);
+    check_round_trip(tokenizer, text, size);
+    psk_free(text);
+    psk_tokenizer_free(tokenizer);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- training
+ */
+
+#define LINES 400
+
+typedef struct line_source {
+    psk_rng rng;
+    int left;
+    char line[256];
+    psk_status fails; /* with this after half of the lines */
+} line_source;
+
+static psk_status next_line(void *user, const char **text, size_t *size) {
+    static const char *const words[] = {"the", "other", "there", "then", "caf\xC3\xA9", "12", "naught", "a"};
+    line_source *source = user;
+    *text = NULL;
+    if (source->fails != PSK_OK && source->left < LINES / 2)
+        return psk_fail(source->fails, "no more lines");
+    if (source->left-- == 0)
+        return PSK_OK;
+    source->line[0] = 0;
+    for (int i = 0; i < 12; i++) {
+        strcat(source->line, words[psk_rng_below(&source->rng, sizeof words / sizeof words[0])]);
+        strcat(source->line, i % 5 ? " " : "  ");
+    }
+    *text = source->line;
+    *size = strlen(source->line);
+    return PSK_OK;
+}
+
+static psk_status train(int64_t vocab_size, psk_status fails, char **bytes, size_t *size) {
+    line_source source = {.rng = psk_rng_make(SEED, 0), .left = LINES, .fails = fails};
+    return psk_sentencepiece_train(vocab_size, 1, next_line, &source, bytes, size);
+}
+
+static psk_tokenizer *trained(const char *path) {
+    psk_tokenizer *tokenizer;
+    char *bytes;
+    size_t size;
+    PSK_TEST_OK(train(300, PSK_OK, &bytes, &size));
+    PSK_TEST_OK(psk_write_file(path, bytes, size));
+    psk_free(bytes);
+    PSK_TEST_OK(psk_tokenizer_load(path, &tokenizer));
+    return tokenizer;
+}
+
+static void trained_there_and_back(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer = trained(place->path);
+    psk_rng rng = psk_rng_make(SEED, 1);
+    int32_t *tokens;
+    int64_t count;
+    assert_int_equal(psk_tokenizer_vocab_size(tokenizer), 300);
+    assert_int_equal(psk_tokenizer_end_of_text(tokenizer), 1);
+    PSK_TEST_OK(psk_tokenizer_encode(tokenizer, "there then other", 16, &tokens, &count));
+    assert_true(count < 8);
+    psk_buffer_free(tokens);
+    check_round_trip(tokenizer, "  the\n\tother\r\n", 14);
+    check_round_trip(tokenizer, "<|endoftext|><unk>\xE2\x96\x81the \xE2\x96\xE2\x96\x81", 28);
+    for (int round = 0; round < 2000; round++) {
+        static const char *const parts[] = {" ", "the", "\xE2\x96\x81", "\xC3\xA9", "\xE2\x96", "\n"};
+        char text[200];
+        size_t size = 0;
+        const size_t limit = (size_t)psk_rng_below(&rng, 190);
+        while (size < limit) {
+            const uint64_t pick = psk_rng_below(&rng, 12);
+            if (pick < 6) {
+                memcpy(text + size, parts[pick], strlen(parts[pick]));
+                size += strlen(parts[pick]);
+            } else {
+                text[size++] = (char)psk_rng_below(&rng, 256);
+            }
+        }
+        check_round_trip(tokenizer, text, size);
+    }
+    psk_tokenizer_free(tokenizer);
+}
+
+static void saved_and_read(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer = trained(place->path), *again;
+    char *folder = psk_test_folder(), path[512];
+    PSK_TEST_OK(psk_tokenizer_save(tokenizer, folder));
+    PSK_TEST_OK(psk_tokenizer_load(folder, &again));
+    assert_string_equal(psk_tokenizer_name(again), psk_tokenizer_name(tokenizer));
+    psk_tokenizer_free(again);
+    /* another model beside the facts of this one */
+    snprintf(path, sizeof path, "%s/" PSK_MODEL_FILE, folder);
+    write_model(path, WITH_BYTES);
+    PSK_TEST_FAILS(psk_tokenizer_load(folder, &again), PSK_ERROR_FORMAT, folder, psk_tokenizer_name(tokenizer), "264");
+    remove(path);
+    PSK_TEST_FAILS(psk_tokenizer_load(folder, &again), PSK_ERROR_FORMAT, folder, "other files");
+    psk_tokenizer_free(tokenizer);
+    psk_test_remove_folder(folder);
+}
+
+static void training_refused(void **state) {
+    (void)state;
+    char *bytes;
+    size_t size;
+    PSK_TEST_FAILS(train(100, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "ocabulary");
+    PSK_TEST_FAILS(train(30000, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "ocabulary");
+    PSK_TEST_FAILS(train(300, PSK_ERROR_INTERRUPTED, &bytes, &size), PSK_ERROR_INTERRUPTED, "no more lines");
+    assert_null(bytes);
+}
+
+static void what_is_no_model(void **state) {
+    const psk_test_place *place = *state;
+    psk_tokenizer *tokenizer;
+    char *bytes;
+    size_t size;
+    PSK_TEST_FAILS(psk_tokenizer_load(place->path, &tokenizer), PSK_ERROR_FILE, place->path);
+    PSK_TEST_OK(psk_write_file(place->path, "", 0));
+    PSK_TEST_FAILS(psk_tokenizer_load(place->path, &tokenizer), PSK_ERROR_FORMAT, place->path, "SentencePiece");
+    PSK_TEST_OK(psk_write_file(place->path, "hello\xFF\xFF", 7));
+    PSK_TEST_FAILS(psk_tokenizer_load(place->path, &tokenizer), PSK_ERROR_FORMAT, place->path, "SentencePiece");
+    PSK_TEST_OK(train(300, PSK_OK, &bytes, &size));
+    PSK_TEST_OK(psk_write_file(place->path, bytes, size / 2));
+    PSK_TEST_FAILS(psk_tokenizer_load(place->folder, &tokenizer), PSK_ERROR_FORMAT, place->path, "SentencePiece");
+    psk_free(bytes);
+}
+
+static psk_status load_and_encode(void *argument) {
+    psk_tokenizer *tokenizer;
+    int32_t *tokens;
+    int64_t count;
+    PSK_TRY(psk_tokenizer_load(argument, &tokenizer));
+    const psk_status status = psk_tokenizer_encode(tokenizer, "ab \xFF", 4, &tokens, &count);
+    psk_buffer_free(tokens);
+    psk_tokenizer_free(tokenizer);
+    return status;
+}
+
+static void out_of_memory(void **state) {
+    const psk_test_place *place = *state;
+    write_model(place->path, WITH_BYTES);
+    assert_true(psk_test_allocation_failures(load_and_encode, place->folder) > 5);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, psk_test_place_leave)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(pieces_of_a_model), TEST(pieces_of_bytes),  TEST(long_texts),       TEST(trained_there_and_back),
+        TEST(saved_and_read),    TEST(training_refused), TEST(what_is_no_model), TEST(out_of_memory),
+    };
+    return PSK_WITH_SENTENCEPIECE ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
+}
