@@ -1,287 +1,148 @@
-/* polysketch generate: a model and a prompt -> text, streamed. */
-#include "model_options.h"
+/* polysketch generate: a model and a prompt -> text, streamed; or a dialogue. */
+#include "generate.h"
+
 #include "terminal.h"
 
 #include <errno.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define END_OF_TEXT 256 /* of the tokenizer "bytes" (polysketch.h, psk_prepare_options) */
-
-typedef struct generate_settings {
-    const char *model, *prompt, *prompt_file;
-    int64_t max_tokens, top_k;
-    double temperature, top_p;
-    uint64_t seed;
-    int echo;
-    device_options device;
-} generate_settings;
-
-typedef struct generation {
-    const generate_settings *settings;
-    psk_model *model;
-    psk_session *session;
-    float *logits;
-    psk_text_stream *stream;
-    bool terminal;
-    int64_t prompt_tokens, tokens; /* read, written */
-    double prompt_seconds, seconds;
-} generation;
-
-/* ----------------------------------------------------------------------------------------------------------- prompt
- */
-
-static char *read_stream(FILE *file, size_t *size) {
-    size_t capacity = 0;
-    char *text = NULL;
-    *size = 0;
-    do {
-        if (*size == capacity) {
-            capacity = capacity ? 2 * capacity : 65536;
-            char *const larger = realloc(text, capacity);
-            if (!larger) {
-                free(text);
-                errno = ENOMEM;
-                return NULL;
-            }
-            text = larger;
-        }
-        *size += fread(text + *size, 1, capacity - *size, file);
-    } while (*size == capacity);
-    if (!ferror(file))
-        return text;
-    free(text);
-    return NULL;
-}
-
-/* The prompt's bytes, to be freed; from --prompt, --prompt-file or standard input. NULL with an error said. */
-static char *read_prompt(const generate_settings *settings, size_t *size) {
-    if (settings->prompt) {
-        *size = strlen(settings->prompt);
-        char *const copy = malloc(*size + 1);
-        if (copy)
-            memcpy(copy, settings->prompt, *size + 1);
-        else
-            say_error("generate", "out of memory");
-        return copy;
-    }
-    const char *const path = settings->prompt_file;
-    FILE *const file = path ? fopen(path, "rb") : stdin;
-    if (!path && isatty(STDIN_FILENO))
-        fprintf(stderr, "type a prompt, then Ctrl-D on a line of its own (or give --prompt TEXT)\n");
-    char *const text = file ? read_stream(file, size) : NULL;
-    if (!text)
-        say_error("generate", "cannot read %s: %s", path ? path : "standard input", strerror(errno));
-    if (path && file)
-        fclose(file);
-    return text;
-}
-
-/* Tokens of the prompt; an empty one becomes end-of-text, for that is what stands before every document. */
-static int32_t *make_tokens(const char *text, size_t size, int64_t *count) {
-    int32_t *const tokens = malloc((size + 1) * sizeof *tokens);
-    if (!tokens) {
-        say_error("generate", "out of memory");
-        return NULL;
-    }
-    for (size_t i = 0; i < size; i++)
-        tokens[i] = (unsigned char)text[i];
-    if (size == 0)
-        tokens[0] = END_OF_TEXT;
-    *count = size ? (int64_t)size : 1;
-    return tokens;
-}
-
-/* ----------------------------------------------------------------------------------------------------------- output
- */
-
-/* Bytes of the character at text that a terminal would obey instead of showing it: controls of ASCII other than tab and
- * line end, and those of Latin-1 as UTF-8 writes them. 0: it is none. */
-static size_t control_size(const char *text, size_t size) {
-    const unsigned char *const c = (const unsigned char *)text;
-    if (c[0] == 0x7F || (c[0] < 0x20 && c[0] != '\n' && c[0] != '\t'))
-        return 1;
-    return size > 1 && c[0] == 0xC2 && c[1] < 0xA0 ? 2 : 0;
-}
-
-static void put_text(const generation *g, const char *text, size_t size) {
-    for (size_t i = 0, skipped; i < size; i += skipped ? skipped : 1) {
-        skipped = g->terminal ? control_size(text + i, size - i) : 0;
-        if (skipped == 0)
-            putchar(text[i]);
-    }
-    fflush(stdout);
-}
-
-static psk_status put_bytes(generation *g, const char *bytes, size_t size) {
-    const char *text;
-    size_t text_size;
-    int stopped;
-    const psk_status status = psk_text_stream_push(g->stream, bytes, size, &text, &text_size, &stopped);
-    if (status == PSK_OK)
-        put_text(g, text, text_size);
-    return status;
-}
-
-static psk_status read_tokens(generation *g, const int32_t *tokens, int64_t count) {
-    const double start = seconds_now();
-    const psk_status status = psk_session_append(g->session, tokens, count, g->logits);
-    g->prompt_seconds = seconds_now() - start;
-    g->prompt_tokens = count;
-    return status;
-}
-
-/* Ends at max_tokens, at end-of-text (the one token without text), or at Ctrl-C. */
-static psk_status write_tokens(generation *g) {
+/* The prompt of the command line; an empty one becomes end-of-text where nothing stands before. */
+static exit_code read_first(generation *g, const char *prompt, size_t size) {
     const generate_settings *const settings = g->settings;
-    const int64_t V = psk_model_get_config(g->model)->vocab_size;
-    psk_sampling sampling = psk_sampling_default();
-    sampling.temperature = (float)settings->temperature;
-    sampling.top_k = settings->top_k;
-    sampling.top_p = (float)settings->top_p;
-    sampling.seed = settings->seed;
-    const double start = seconds_now();
-    psk_status status = PSK_OK;
-    while (status == PSK_OK && g->tokens < settings->max_tokens && !stop_requested()) {
-        int32_t token;
-        char text[256];
-        size_t size = 0;
-        if ((status = psk_sample(&sampling, V, g->logits, NULL, 0, g->tokens, &token)) != PSK_OK ||
-            (status = psk_token_text(g->model, token, text, sizeof text, &size)) != PSK_OK || size == 0)
-            break;
-        status = put_bytes(g, text, size);
-        g->tokens++;
-        if (status == PSK_OK && g->tokens < settings->max_tokens)
-            status = psk_session_append(g->session, &token, 1, g->logits);
+    if (size > 0)
+        return generation_read(g, prompt, size);
+    if (settings->interactive)
+        return EXIT_DONE;
+    if (!settings->state_in)
+        return generation_read_end_of_text(g);
+    say_error("generate", "the prompt is empty, and a state alone does not say what comes next: give it some text");
+    return EXIT_USAGE;
+}
+
+static exit_code write_once(generation *g, const char *prompt, size_t size) {
+    exit_code code = EXIT_DONE;
+    if (g->settings->echo)
+        code = generation_show(g, prompt, size);
+    if (code == EXIT_DONE)
+        code = generation_write(g, g->settings->state_out != NULL);
+    if (code != EXIT_DONE)
+        return code;
+    generation_say_speed(g);
+    if (!stop_requested())
+        return EXIT_DONE;
+    say_error("generate", "stopped after %lld of %lld tokens", (long long)g->written,
+              (long long)g->settings->max_tokens);
+    return EXIT_FAILED;
+}
+
+/* The state and the end of the log-probabilities. */
+static exit_code finish_outputs(generation *g) {
+    const generate_settings *const settings = g->settings;
+    exit_code code =
+        settings->state_out ? say_status("generate", psk_session_save(g->session, settings->state_out)) : EXIT_DONE;
+    if (g->logprobs && (ferror(g->logprobs) || fflush(g->logprobs) != 0)) {
+        say_error("generate", "cannot write %s: %s", settings->logprobs, strerror(errno));
+        code = EXIT_FAILED;
     }
-    g->seconds = seconds_now() - start;
-    return status;
-}
-
-static psk_status end_line(generation *g) {
-    const char *text = "";
-    size_t size = 0;
-    const psk_status status = psk_text_stream_finish(g->stream, &text, &size);
-    put_text(g, text, size);
-    putchar('\n');
-    return status;
-}
-
-static void print_speed(const generation *g) {
-    char prompt[FORMAT_CAPACITY], written[FORMAT_CAPACITY], state[FORMAT_CAPACITY];
-    fprintf(stderr, "prompt: %lld tokens, %s tokens/s; text: %lld tokens, %s tokens/s; state: %s\n",
-            (long long)g->prompt_tokens, format_count(prompt, (double)g->prompt_tokens / g->prompt_seconds),
-            (long long)g->tokens, format_count(written, g->tokens ? (double)g->tokens / g->seconds : 0),
-            format_bytes(state, psk_session_bytes(g->session)));
-}
-
-static exit_code generate(generation *g, const char *prompt, size_t size) {
-    int64_t count;
-    int32_t *const tokens = make_tokens(prompt, size, &count);
-    if (!tokens)
-        return EXIT_FAILED;
-    psk_status status = g->settings->echo ? put_bytes(g, prompt, size) : PSK_OK;
-    if (status == PSK_OK)
-        status = read_tokens(g, tokens, count);
-    if (status == PSK_OK)
-        status = write_tokens(g);
-    free(tokens);
-    const psk_status end = end_line(g);
-    status = status == PSK_OK ? end : status;
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        say_error("generate", "cannot write the text: %s", strerror(errno));
-        return EXIT_FAILED;
-    }
-    if (status != PSK_OK)
-        return say_status("generate", status);
-    print_speed(g);
-    if (stop_requested())
-        say_error("generate", "stopped after %lld of %lld tokens", (long long)g->tokens,
-                  (long long)g->settings->max_tokens);
-    return stop_requested() ? EXIT_FAILED : EXIT_DONE;
-}
-
-static exit_code run(const generate_settings *settings, const char *prompt, size_t size) {
-    generation g = {.settings = settings, .terminal = isatty(STDOUT_FILENO) != 0};
-    psk_device *device = NULL;
-    char path[PATH_CAPACITY];
-    psk_status status = device_options_create(&settings->device, &device);
-    if (status == PSK_OK)
-        status = psk_model_load(device, model_folder(settings->model, path), &g.model);
-    if (status == PSK_OK)
-        status = psk_session_create(g.model, &g.session);
-    if (status == PSK_OK)
-        status = psk_text_stream_create(NULL, 0, &g.stream);
-    exit_code code = say_status("generate", status);
-    if (status == PSK_OK) {
-        g.logits = malloc((size_t)psk_model_get_config(g.model)->vocab_size * sizeof *g.logits);
-        if (!g.logits)
-            say_error("generate", "out of memory");
-        stop_on_signals();
-        code = g.logits ? generate(&g, prompt, size) : EXIT_FAILED;
-    }
-    free(g.logits);
-    psk_text_stream_free(g.stream);
-    psk_session_free(g.session);
-    psk_model_free(g.model);
-    psk_device_free(device);
     return code;
 }
 
+static exit_code generate(generation *g, const char *prompt, size_t size) {
+    stop_on_signals();
+    exit_code code = read_first(g, prompt, size);
+    if (code != EXIT_DONE)
+        return code;
+    if (stop_requested()) {
+        say_error("generate", "stopped after %lld tokens of the prompt", (long long)g->read_tokens);
+        code = EXIT_FAILED;
+    } else
+        code = g->settings->interactive ? generation_talk(g) : write_once(g, prompt, size);
+    const exit_code finished = finish_outputs(g);
+    return code == EXIT_DONE ? finished : code;
+}
+
+static bool can_write_outputs(const generate_settings *settings) {
+    return (!settings->state_out || can_write("generate", settings->state_out)) &&
+           (!settings->logprobs || can_write("generate", settings->logprobs));
+}
+
+static exit_code run(const generate_settings *settings) {
+    exit_code code = EXIT_FAILED;
+    size_t size = 0;
+    if (!can_write_outputs(settings))
+        return code;
+    char *const prompt = read_prompt(settings, &size);
+    if (!prompt)
+        return code;
+    generation g;
+    if (generation_open(&g, settings, &code))
+        code = generate(&g, prompt, size);
+    generation_close(&g);
+    free(prompt);
+    return code;
+}
+
+static bool check_settings(const generate_settings *settings) {
+    if (settings->prompt && settings->prompt_file) {
+        say_error("generate", "--prompt and --prompt-file are both given: one of them, please");
+        return false;
+    }
+    if (settings->interactive && settings->prompt_file && strcmp(settings->prompt_file, "-") == 0) {
+        say_error("generate", "--interactive reads your lines from standard input: the prompt has to be elsewhere");
+        return false;
+    }
+    return true;
+}
+
 exit_code command_generate(int argc, char **argv) {
-    const psk_sampling sampling = psk_sampling_default();
     generate_settings settings = {.max_tokens = 256,
                                   .echo = 1,
-                                  .top_k = sampling.top_k,
-                                  .temperature = round((double)sampling.temperature * 1e6) / 1e6,
-                                  .top_p = (double)sampling.top_p,
-                                  .seed = sampling.seed,
+                                  .line_prefix = "",
+                                  .line_suffix = "\n",
+                                  .sampling = sampling_options_default(),
                                   .device = device_options_default()};
     const command_option text[] = {
         {"model", OPTION_TEXT, "DIR", "a model folder or a run", .target = &settings.model, .required = true},
         {"prompt", OPTION_TEXT, "TEXT", "what the text begins with", .target = &settings.prompt},
-        {"prompt-file", OPTION_TEXT, "FILE", "the same from a file; without either, standard input is read",
+        {"prompt-file", OPTION_TEXT, "FILE", "the same from a file; - or nothing at all: from standard input",
          .target = &settings.prompt_file},
-        {"max-tokens", OPTION_COUNT, NULL, "tokens to write; end-of-text ends earlier", .target = &settings.max_tokens,
-         .low = 0, .high = 1e12},
+        {"max-tokens", OPTION_COUNT, NULL, "tokens to write (at a time); end-of-text ends earlier",
+         .target = &settings.max_tokens, .low = 0, .high = 1e12},
+        {"stop", OPTION_TEXTS, "TEXT", "end before this text; may be repeated", .target = &settings.stops},
         {"echo", OPTION_FLAG, NULL, "leave the prompt out of the output", .target = &settings.echo},
+        {"logprobs", OPTION_TEXT, "FILE", "log-probability of each token, prompt and text, as JSON lines",
+         .target = &settings.logprobs},
     };
-    const command_option choice[] = {
-        {"temperature", OPTION_REAL, NULL, "below 1: safer, above: wilder; 0: always the likeliest token",
-         .target = &settings.temperature, .low = 0, .high = 100},
-        {"top-k", OPTION_COUNT, "N", "only the N likeliest (0: all)", .target = &settings.top_k, .low = 0, .high = 1e9},
-        {"top-p", OPTION_REAL, NULL, "then only the likeliest that make up this part (1: all)",
-         .target = &settings.top_p, .low = 1e-6, .high = 1},
-        {"seed", OPTION_SEED, NULL, "the same seed gives the same text", .target = &settings.seed},
+    const command_option state[] = {
+        {"state-in", OPTION_TEXT, "FILE", "go on from this state; the prompt is what comes next",
+         .target = &settings.state_in},
+        {"state-out", OPTION_TEXT, "FILE", "write the state at the end", .target = &settings.state_out},
+        {"interactive", OPTION_FLAG, NULL, "a dialogue that keeps the state; /help in it tells more",
+         .target = &settings.interactive},
+        {"line-prefix", OPTION_TEXT, NULL, "put before each line that you type", .target = &settings.line_prefix},
+        {"line-suffix", OPTION_TEXT, NULL, "put behind each line that you type", .target = &settings.line_suffix,
+         .fallback = "a line end"},
     };
-    command_option device[DEVICE_OPTION_COUNT];
-    const option_group groups[] = {OPTION_GROUP("Text", text),
-                                   OPTION_GROUP("Choice of tokens, applied in this order", choice),
+    command_option choice[SAMPLING_OPTION_CAPACITY], device[DEVICE_OPTION_COUNT];
+    const option_group groups[] = {OPTION_GROUP("Text", text), OPTION_GROUP("State and dialogue", state),
+                                   sampling_option_group(&settings.sampling, choice),
                                    device_option_group(&settings.device, device)};
     const command_usage usage = {
         .command = "generate",
         .synopsis = "--model DIR [--prompt TEXT] [options]",
         .summary = "Continues a text. The text goes to standard output as it comes, the speed to standard error.",
         .examples = "  polysketch generate --model run --prompt 'It was' --max-tokens 500 --temperature 0.7\n"
-                    "  polysketch generate --model run --no-echo < beginning.txt > rest.txt",
+                    "  polysketch generate --model run --no-echo < beginning.txt > rest.txt\n"
+                    "  polysketch generate --model run --prompt-file book.txt --max-tokens 0 --state-out book.state\n"
+                    "  polysketch generate --model run --state-in book.state --interactive",
         .groups = groups,
         .group_count = sizeof groups / sizeof groups[0],
     };
     command_line line = {0};
     exit_code code;
-    const bool good = options_read(&usage, argc, argv, &line, &code);
-    if (good && settings.prompt && settings.prompt_file) {
-        say_error("generate", "--prompt and --prompt-file are both given: one of them, please");
-        code = EXIT_USAGE;
-    } else if (good) {
-        size_t size = 0;
-        char *const prompt = read_prompt(&settings, &size);
-        code = prompt ? run(&settings, prompt, size) : EXIT_FAILED;
-        free(prompt);
-    }
+    if (options_read(&usage, argc, argv, &line, &code))
+        code = check_settings(&settings) ? run(&settings) : EXIT_USAGE;
     options_free(&line);
     return code;
 }

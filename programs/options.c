@@ -237,6 +237,18 @@ static bool set_list(option_reader *reader, const command_option *option, const 
     return true;
 }
 
+static bool add_text(option_reader *reader, const command_option *option, const char *text) {
+    text_list *const list = option->target;
+    const bool from_file = *reader->where != '\0';
+    if (list->from_file && !from_file)
+        list->count = 0;
+    if (list->count == OPTION_LIST_CAPACITY)
+        return refuse(reader, "--%s: given more than %d times", option->name, OPTION_LIST_CAPACITY);
+    list->from_file = from_file;
+    list->values[list->count++] = text;
+    return true;
+}
+
 static bool set_option(option_reader *reader, const command_option *option, const char *text) {
     switch (option->type) {
     case OPTION_COUNT:
@@ -256,6 +268,8 @@ static bool set_option(option_reader *reader, const command_option *option, cons
     case OPTION_LENGTHS:
     case OPTION_CHOICES:
         return set_list(reader, option, text);
+    case OPTION_TEXTS:
+        return add_text(reader, option, text);
     }
     return false;
 }
@@ -280,8 +294,23 @@ static const char *json_word(const json_t *value, char buffer[64]) {
     return NULL;
 }
 
+static bool add_texts_from_json(option_reader *reader, const command_option *option, const json_t *value) {
+    if (json_is_string(value))
+        return add_text(reader, option, json_string_value(value));
+    size_t index;
+    const json_t *item;
+    json_array_foreach(value, index,
+                       item) if (!json_is_string(item) ||
+                                 !add_text(reader, option, json_string_value(item))) return json_is_string(item)
+        ? false
+        : refuse(reader, "--%s: strings are expected", option->name);
+    return json_is_array(value) || refuse(reader, "--%s: a string or a list of them is expected", option->name);
+}
+
 static bool set_from_json(option_reader *reader, const command_option *option, const json_t *value) {
     char text[1024] = "", buffer[64];
+    if (option->type == OPTION_TEXTS)
+        return add_texts_from_json(reader, option, value);
     if (option->type == OPTION_TEXT && !json_is_string(value))
         return refuse(reader, "--%s: a string is expected", option->name);
     const char *word = json_word(value, buffer);
@@ -332,9 +361,9 @@ static bool read_config(option_reader *reader, const char *path, command_line *l
 
 static const char *option_unit(const command_option *option) {
     static const char *const units[] = {
-        [OPTION_COUNT] = "COUNT", [OPTION_LENGTH] = "LENGTH",   [OPTION_SEED] = "N",
-        [OPTION_REAL] = "X",      [OPTION_TEXT] = "TEXT",       [OPTION_FLAG] = "",
-        [OPTION_CHOICE] = "NAME", [OPTION_LENGTHS] = "LENGTHS", [OPTION_CHOICES] = "NAMES"};
+        [OPTION_COUNT] = "COUNT",   [OPTION_LENGTH] = "LENGTH", [OPTION_SEED] = "N",      [OPTION_REAL] = "X",
+        [OPTION_TEXT] = "TEXT",     [OPTION_FLAG] = "",         [OPTION_CHOICE] = "NAME", [OPTION_LENGTHS] = "LENGTHS",
+        [OPTION_CHOICES] = "NAMES", [OPTION_TEXTS] = "TEXT"};
     return option->unit ? option->unit : units[option->type];
 }
 
@@ -372,6 +401,8 @@ static const char *option_default(const command_option *option, char text[512]) 
     case OPTION_CHOICES:
         append_list(text, 512, option);
         return text;
+    case OPTION_TEXTS:
+        return "";
     }
     return text;
 }

@@ -18,7 +18,8 @@ typedef enum option_type {
     OPTION_FLAG,    /* int: 0 or 1 */
     OPTION_CHOICE,  /* int: index into names */
     OPTION_LENGTHS, /* option_list of lengths, separated by commas */
-    OPTION_CHOICES  /* option_list of indices into names, separated by commas; "all" */
+    OPTION_CHOICES, /* option_list of indices into names, separated by commas; "all" */
+    OPTION_TEXTS    /* text_list: the option may be given several times; in a file a string or a list of them */
 } option_type;
 
 #define OPTION_LIST_CAPACITY 64
@@ -27,6 +28,12 @@ typedef struct option_list {
     int64_t values[OPTION_LIST_CAPACITY];
     int count;
 } option_list;
+
+typedef struct text_list {
+    const char *values[OPTION_LIST_CAPACITY];
+    int count;
+    bool from_file; /* so far: what the command line gives replaces it */
+} text_list;
 
 typedef struct command_option {
     const char *name; /* without the dashes */

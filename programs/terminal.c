@@ -145,15 +145,18 @@ void progress_end(progress_line *line) {
 
 int meter_progress(void *user, int64_t done, int64_t total) {
     progress_meter *const meter = user;
-    const bool last = done >= total;
+    const bool known = total > 0, last = known && done >= total;
     if (progress_due(&meter->line, last && meter->line.shown)) {
         const double elapsed = seconds_now() - meter->line.started;
-        const double rate = elapsed > 0 ? (double)done / elapsed : 0;
-        char text[256], count[FORMAT_CAPACITY], speed[FORMAT_CAPACITY], left[FORMAT_CAPACITY];
-        snprintf(text, sizeof text, "%s: %3.0f %%, %s %s, %s/s, %s left", meter->verb,
-                 total > 0 ? 100.0 * (double)done / (double)total : 100.0, format_count(count, (double)done),
-                 meter->unit, format_count(speed, rate),
-                 format_duration(left, rate > 0 ? (double)(total - done) / rate : -1));
+        const double rate = elapsed > 0 ? (double)(done - meter->before) / elapsed : 0;
+        char text[256], part[16] = "", count[FORMAT_CAPACITY], speed[FORMAT_CAPACITY], left[FORMAT_CAPACITY];
+        if (known)
+            snprintf(part, sizeof part, "%3.0f %%, ", 100.0 * (double)done / (double)total);
+        snprintf(text, sizeof text, "%s: %s%s %s, %s/s%s%s", meter->verb, part, format_count(count, (double)done),
+                 meter->unit, format_count(speed, rate), known ? ", " : "",
+                 known ? format_duration(left, rate > 0 ? (double)(total - done) / rate : -1) : "");
+        if (known)
+            strcat(text, " left");
         progress_show(&meter->line, text);
     }
     return stop_requested();
@@ -166,13 +169,27 @@ static void on_signal(int number) {
     stop_flag = 1;
 }
 
-void stop_on_signals(void) {
+static void handle_signal(int number, void (*handler)(int), int flags) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
-    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART); /* the second one finds the default action: the end */
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = handler;
+    action.sa_flags = flags;
+    sigaction(number, &action, NULL);
+}
+
+void stop_on_signals(void) {
+    const int flags = (int)(SA_RESETHAND | SA_RESTART); /* the second one finds the default action: the end */
+    handle_signal(SIGINT, on_signal, flags);
+    handle_signal(SIGTERM, on_signal, flags);
+}
+
+void stop_on_every_interrupt(void) {
+    handle_signal(SIGINT, on_signal, SA_RESTART);
+    handle_signal(SIGTERM, SIG_DFL, 0);
+}
+
+void stop_forget(void) {
+    stop_flag = 0;
 }
 
 bool stop_requested(void) {

@@ -45,15 +45,20 @@ void progress_show(progress_line *line, const char *text);
 void progress_note(progress_line *line, const char *text);
 void progress_end(progress_line *line); /* leaves the last line standing */
 
-/* A psk_progress callback with such a line: user is a progress_meter. Stops on Ctrl-C. */
+/* A psk_progress callback with such a line: user is a progress_meter. Stops on Ctrl-C. A total of 0 is not known. */
 typedef struct progress_meter {
     const char *verb, *unit; /* "reading", "bytes" */
     progress_line line;
+    int64_t before; /* done by an earlier run, which says nothing about the speed of this one */
 } progress_meter;
 int meter_progress(void *user, int64_t done, int64_t total);
 
 /* Ctrl-C and SIGTERM from now on set a flag; a second one ends the program at once. */
 void stop_on_signals(void);
 bool stop_requested(void);
+
+/* For a dialogue: every Ctrl-C from now on sets the flag, SIGTERM ends the program; and the flag down again. */
+void stop_on_every_interrupt(void);
+void stop_forget(void);
 
 #endif

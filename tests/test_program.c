@@ -1,71 +1,10 @@
 /* The program polysketch as people use it: messages and exit codes, and a whole chain from text to text. */
-#include "support.h"
-
-#include "base/files.h"
-#include "base/json.h"
-#include "base/memory.h"
+#include "program_support.h"
 
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define FILE_LIMIT (16 << 20)
-
-static char *folder; /* where everything runs */
-
-/* ---------------------------------------------------------------------------------------------------------- helpers
- */
-
-static char *read_text(const char *name) {
-    char path[600], *text;
-    size_t size;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    PSK_TEST_OK(psk_read_file(path, FILE_LIMIT, &text, &size));
-    return text;
-}
-
-static void write_text(const char *name, const char *text) {
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    PSK_TEST_OK(psk_write_file(path, text, strlen(text)));
-}
-
-/* Runs `polysketch <arguments>` in the folder, arguments as a shell reads them; stdout and stderr go to the files out
- * and err. Returns the exit code. */
-static int run(const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s >out 2>err </dev/null", folder, PSK_PROGRAM, arguments);
-    const int status = system(command);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect_run(const char *arguments, int code) {
-    const int got = run(arguments);
-    if (got == code)
-        return;
-    char *const err = read_text("err");
-    print_error("polysketch %s\nexit code %d instead of %d: %s\n", arguments, got, code, err);
-    psk_free(err);
-    fail();
-}
-
-/* The file holds each of the texts. */
-static void expect_in(const char *name, const char *const *parts) {
-    char *const text = read_text(name);
-    for (; *parts; parts++)
-        if (!strstr(text, *parts)) {
-            print_error("\"%s\" is missing in %s:\n%s\n", *parts, name, text);
-            fail();
-        }
-    psk_free(text);
-}
-#define EXPECT_IN(name, ...) expect_in(name, (const char *const[]){__VA_ARGS__, NULL})
 
 static json_t *read_json(const char *name) {
     char path[600];
@@ -75,33 +14,10 @@ static json_t *read_json(const char *name) {
     return object;
 }
 
-/* Every line of a file as an object; the caller releases the array. */
-static json_t *read_json_lines(const char *name) {
-    char *const text = read_text(name), *rest = NULL;
-    json_t *const lines = json_array();
-    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        json_t *object;
-        PSK_TEST_OK(psk_json_parse(line, strlen(line), name, &object));
-        assert_int_equal(json_array_append_new(lines, object), 0);
-    }
-    psk_free(text);
-    return lines;
-}
-
 static bool same_files(const char *a, const char *b) {
     char command[2048];
     snprintf(command, sizeof command, "cd '%s' && cmp -s '%s' '%s'", folder, a, b);
     return system(command) == 0;
-}
-
-/* Text of a few sentences again and again: quick to learn. */
-static void write_story(const char *name) {
-    char text[8000] = "";
-    static const char *const parts[] = {"The caf\xC3\xA9 was full. ", "It rained. ", "She read the letter twice. ",
-                                        "Nobody came.\n"};
-    for (int i = 0; strlen(text) + 64 < sizeof text; i++)
-        strcat(text, parts[i * i % 4 == 0 ? i % 3 : (i + 1) % 4]);
-    write_text(name, text);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ usage
@@ -350,34 +266,6 @@ static void test_task(void **state) {
     EXPECT_IN("err", "selective_copying needs sequences of 4");
 }
 
-static void test_generate(void **state) {
-    (void)state;
-    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 5", 0);
-    EXPECT_IN("out", "The caf\xC3\xA9");
-    EXPECT_IN("err", "prompt: 9 tokens", "tokens/s", "state: ");
-    char *const first = read_text("out");
-    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 5", 0);
-    char *const second = read_text("out");
-    assert_string_equal(first, second);
-    expect_run("generate --model run --prompt 'The caf\xC3\xA9' --max-tokens 40 --temperature 2 --seed 6", 0);
-    char *const other = read_text("out");
-    assert_string_not_equal(first, other);
-    char command[600];
-    snprintf(command, sizeof command, "iconv -f UTF-8 -t UTF-8 '%s/out' >/dev/null", folder);
-    assert_int_equal(system(command), 0);
-    psk_free(first);
-    psk_free(second);
-    psk_free(other);
-
-    write_text("prompt.txt", "It rained.");
-    expect_run("generate --model run --prompt-file prompt.txt --no-echo --max-tokens 0", 0);
-    char *const nothing = read_text("out");
-    assert_string_equal(nothing, "\n");
-    psk_free(nothing);
-    expect_run("generate --model run --max-tokens 5", 0); /* an empty standard input */
-    EXPECT_IN("err", "prompt: 1 tokens");
-}
-
 static void test_bench(void **state) {
     (void)state;
     expect_run("bench matmul --sizes 33 --samples 2 --threads 1 --json bench.jsonl", 0);
@@ -537,9 +425,9 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_generate),
-        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_task),        cmocka_unit_test(test_bench),    cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_resume),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
