@@ -1,0 +1,330 @@
+#!/usr/bin/env python3
+"""The quality study: one small model for each form of attention on the same books, in the same order, for the same steps.
+
+    experiments/quality.py run    --texts DIR --output STUDY [--rows 'main/*' ...] [--seeds 1 2 3] [--steps 1000]
+    experiments/quality.py list   [--rows ...]            the rows, with what they give to `polysketch train`
+    experiments/quality.py report --output STUDY          tables (STUDY/report.md) and pictures from STUDY/results.jsonl
+
+DIR holds train/ and valid/ with .txt files, or just .txt files (then the last tenth of each is held out). `run` can be
+stopped at any time with Ctrl-C and started again: finished rows are skipped, the one at work goes on from its last
+checkpoint. Only the Python standard library is used; pictures need gnuplot.
+"""
+
+import argparse
+import collections
+import fnmatch
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+# ------------------------------------------------------------------------------------------------------------------ rows
+
+# The model of all rows: 1.8 M parameters on bytes.
+MODEL = {"preset": "mini"}
+BLOCK = 64  # b of the grid, an eighth of the main context
+
+
+def form(**options):
+    """Options of `polysketch train` for one form of attention."""
+    return {name.replace("_", "-"): value for name, value in options.items()}
+
+
+def sketched(sketch, r, local, b=BLOCK, **more):
+    return form(attention="polysketch", sketch=sketch, sketch_size=r, local=local, block_size=b, degree=4, **more)
+
+
+def all_rows():
+    """Name -> options of training. The part before the slash is the question that the row helps to answer."""
+    rows = {"main/softmax": form(attention="softmax"), "main/performer m=256": form(attention="performer", sketch_size=256)}
+    for p in (2, 4, 8):
+        rows[f"main/polynomial p={p}"] = form(attention="polynomial", degree=p)
+    for sketch in ("random", "learned", "learned_linear"):
+        for r in (16, 32):
+            for local in ("none", "block", "window"):
+                rows[f"main/{sketch} r={r} {local}"] = sketched(sketch, r, local)
+    # A window of b has b to 2 b - 1 exact keys, a block 1 to b; a third of b costs what a block of b does.
+    for sketch in ("random", "learned", "learned_linear"):
+        rows[f"cost/{sketch} r=32 window b={BLOCK // 3}"] = sketched(sketch, 32, "window", BLOCK // 3)
+    # What does the far part add? With far_scale 0 its weights are 0: the exact part alone.
+    for local in ("block", "window"):
+        rows[f"controls/polynomial p=4, {local} alone"] = sketched("learned_linear", 1, local, far_scale=0)
+    rows[f"controls/polynomial p=4, window b={BLOCK // 3} alone"] = sketched("learned_linear", 1, "window", BLOCK // 3,
+                                                                         far_scale=0)
+    rows[f"controls/softmax, context {BLOCK}"] = form(attention="softmax", context=BLOCK)
+    for b in (16, 32, 128, 256):
+        rows[f"sizes/learned_linear r=32 window b={b}"] = sketched("learned_linear", 32, "window", b)
+    for r in (8, 64):
+        rows[f"sizes/learned_linear r={r} window"] = sketched("learned_linear", r, "window")
+    for scale in (0.01, 0.1, 10):
+        rows[f"scale/learned_linear r=32 window, far_scale {scale}"] = sketched("learned_linear", 32, "window",
+                                                                               far_scale=scale)
+    for scale in (1, 0.03125):
+        rows[f"scale/random r=32 block, far_scale {scale}"] = sketched("random", 32, "block", far_scale=scale)
+    return rows
+
+
+def chosen_rows(patterns):
+    rows = {name: options for name, options in all_rows().items()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    if not rows:
+        sys.exit(f"quality.py: no row is called {' or '.join(patterns)}; `quality.py list --rows '*'` shows them")
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------------------- running
+
+
+def command(settings, *words, **options):
+    """`polysketch WORDS --name value ...` as a list; True is a flag."""
+    line = [settings.program, *words]
+    for name, value in options.items():
+        line += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return line
+
+
+def call(line, log):
+    """Runs a command with its output in a file; ends the study where it fails or is stopped."""
+    with open(log, "a", encoding="utf-8") as out:
+        out.write(" ".join(line) + "\n")
+        out.flush()
+        with subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT) as process:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:  # Ctrl-C reaches the command too: it writes its checkpoint
+                process.wait()
+                raise
+    if code != 0:
+        sys.exit(f"quality.py: {' '.join(line)}\nended with exit code {code}; see {log}")
+
+
+def prepare(settings):
+    """Tokens to learn from, and (folder, split) of those held out."""
+    train, valid = (os.path.join(settings.texts, name) for name in ("train", "valid"))
+    tokens, held_out = (os.path.join(settings.output, name) for name in ("tokens", "held-out"))
+    log = os.path.join(settings.output, "prepare.log")
+    whole = os.path.isdir(train) and os.path.isdir(valid)
+    jobs = [(train, tokens, 0), (valid, held_out, 0)] if whole else [(settings.texts, tokens, 0.1)]
+    for texts, folder, fraction in jobs:
+        if not os.path.exists(os.path.join(folder, "tokenizer.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+            call(command(settings, "prepare", texts, output=folder, valid=fraction), log)
+    return (tokens, held_out, "train") if whole else (tokens, tokens, "valid")
+
+
+def key_of(result):
+    """What makes two results the same measurement."""
+    return tuple(result[name] for name in ("row", "seed", "context", "steps", "batch_tokens"))
+
+
+def read_results(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def read_metrics(run):
+    with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def measure(settings, row, options, seed, context, held_out, split, run):
+    """The line of results.jsonl for a finished run."""
+    figures = os.path.join(run, "eval.json")
+    call(command(settings, "eval", model=os.path.join(run, "last"), data=held_out, split=split, context=context,
+                 batch_size=max(1, settings.batch_tokens // context), max_tokens=settings.eval_tokens, json=figures,
+                 **settings.machine), os.path.join(run, "log"))
+    with open(figures, encoding="utf-8") as file:
+        held = json.load(file)
+    steps = read_metrics(run)
+    last = steps[-max(1, len(steps) // 20):]
+    batch_tokens = steps[0]["tokens"]
+    rates = [batch_tokens / step["tokens_per_second"] for step in steps if step["tokens_per_second"]]
+    return {"row": row, "seed": seed, "context": context, "steps": len(steps), "batch_tokens": settings.batch_tokens,
+            "options": options, "train_loss": statistics.fmean(step["loss"] for step in last), "loss": held["loss"],
+            "stderr": held["stderr"], "bits_per_byte": held["bits_per_byte"], "eval_tokens": held["tokens"],
+            "seconds_per_step": statistics.median(rates), "memory_bytes": max(step["memory_bytes"] for step in steps),
+            "by_position": held["by_position"], "version": held["version"], "machine": platform.processor() or
+            platform.machine(), "threads": settings.machine.get("threads", os.cpu_count()),
+            "date": time.strftime("%Y-%m-%d")}
+
+
+def train(settings, options, seed, context, tokens, run):
+    log = os.path.join(run, "log")
+    os.makedirs(run, exist_ok=True)
+    if os.path.exists(os.path.join(run, "last")):
+        call(command(settings, "train", output=run, resume=True, steps=settings.steps, **settings.machine), log)
+        return
+    batch = {"batch_size": max(1, settings.batch_tokens // context), "context": context}
+    call(command(settings, "train", data=tokens, output=run, steps=settings.steps, seed=seed,
+                 learning_rate=settings.learning_rate, min_learning_rate=settings.learning_rate / 10,
+                 warmup_steps=min(100, settings.steps // 10), eval_every=0, save_every=settings.save_every, keep_last=1,
+                 **MODEL, **{**batch, **options}, **settings.machine), log)
+
+
+def run_row(settings, row, options, seed, context, data, results):
+    tokens, held_out, split = data
+    context_here = options.get("context", context)
+    name = "".join(c if c.isalnum() or c in "._=-" else "-" for c in f"{row}-n{context}-s{seed}-t{settings.steps}")
+    run = os.path.join(settings.output, "runs", name)
+    train(settings, options, seed, context_here, tokens, run)
+    result = measure(settings, row, options, seed, context_here, held_out, split, run)
+    result["context"] = context
+    with open(results, "a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
+    if not settings.keep:
+        shutil.rmtree(run)
+    print(f"{row}, context {context}, seed {seed}: held out {result['loss']:.4f} +- {result['stderr'] or math.nan:.4f}, "
+          f"train {result['train_loss']:.4f}, {1e3 * result['seconds_per_step']:.0f} ms a step", flush=True)
+
+
+def run_study(settings):
+    rows = chosen_rows(settings.rows)
+    os.makedirs(settings.output, exist_ok=True)
+    results = os.path.join(settings.output, "results.jsonl")
+    settings.machine = {"threads": settings.threads} if settings.threads else {}
+    data = prepare(settings)
+    jobs = [(seed, context, row) for seed in settings.seeds for context in settings.contexts for row in rows]
+    done = {key_of(result) for result in read_results(results)}
+    for seed, context, row in jobs:
+        if (row, seed, context, settings.steps, settings.batch_tokens) not in done:
+            run_row(settings, row, rows[row], seed, context, data, results)
+    report(settings)
+
+
+# ---------------------------------------------------------------------------------------------------------------- report
+
+
+def groups_of(results):
+    """(context, steps, batch tokens) -> row -> its results, one a seed."""
+    groups = collections.defaultdict(lambda: collections.defaultdict(list))
+    for result in {key_of(result): result for result in results}.values():
+        groups[result["context"], result["steps"], result["batch_tokens"]][result["row"]].append(result)
+    return groups
+
+
+def mean(results, key):
+    return statistics.fmean(result[key] for result in results)
+
+
+def spread(results):
+    """Held-out loss with its standard error between seeds; for one seed without."""
+    losses = [result["loss"] for result in results]
+    text = f"{statistics.fmean(losses):.4f}"
+    return f"{text} ± {statistics.stdev(losses) / math.sqrt(len(losses)):.4f}" if len(losses) > 1 else text
+
+
+def against(results, softmax):
+    """Held-out loss against softmax's of the same seed, in per cent, with its standard error between seeds."""
+    twins = {result["seed"]: result["loss"] for result in softmax}
+    parts = [100 * (result["loss"] / twins[result["seed"]] - 1) for result in results if result["seed"] in twins]
+    if not parts:
+        return ""
+    text = f"{statistics.fmean(parts):+.2f}"
+    return f"{text} ± {statistics.stdev(parts) / math.sqrt(len(parts)):.2f} %" if len(parts) > 1 else f"{text} %"
+
+
+def loss_from(results, least):
+    """Mean loss of the targets with at least so many tokens of context."""
+    buckets = [bucket for result in results for bucket in result["by_position"] if bucket["first"] >= least]
+    tokens = sum(bucket["tokens"] for bucket in buckets)
+    return sum(bucket["loss"] * bucket["tokens"] for bucket in buckets) / tokens if tokens else math.nan
+
+
+def table(rows, context):
+    lines = [f"| row | seeds | held-out loss | against softmax | from position {context // 2} on | train loss | ms a step | "
+             "memory |", "|---|---|---|---|---|---|---|---|"]
+    for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss")):
+        lines.append(f"| {row} | {len(results)} | {spread(results)} | {against(results, rows.get('main/softmax', []))} | "
+                     f"{loss_from(results, context // 2):.4f} | {mean(results, 'train_loss'):.4f} | "
+                     f"{1e3 * mean(results, 'seconds_per_step'):.0f} | {mean(results, 'memory_bytes') / 2**20:.0f} MiB |")
+    return lines
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+# Okabe and Ito's palette, as `polysketch plot` has it, and grey.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+
+
+def draw_positions(rows, title, path):
+    """Loss by position of the best rows and of softmax; False without gnuplot."""
+    if not shutil.which("gnuplot"):
+        return False
+    best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
+    shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
+    script = ["set terminal pngcairo noenhanced size 1000,640 font 'sans,12'", f"set output {quoted(path)}",
+              f"set title {quoted(title)}", "set xlabel 'tokens of context'", "set ylabel 'loss [nats per token]'",
+              "set logscale x 2", "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 3", "set tics nomirror",
+              "set key top right", *(f"set linetype {i + 1} lc rgb '{colour}'" for i, colour in enumerate(COLOURS))]
+    plots = []
+    for number, row in enumerate(shown):
+        points = collections.defaultdict(list)
+        for result in rows[row]:
+            for bucket in result["by_position"]:
+                points[(bucket["first"] + bucket["last"]) / 2].append(bucket["loss"])
+        script += [f"$row{number} << END"] + [f"{x} {statistics.fmean(y)}" for x, y in sorted(points.items())] + ["END"]
+        plots.append(f"$row{number} with linespoints lw 2 title {quoted(row)}")
+    script.append("plot " + ", ".join(plots))
+    return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
+
+
+def report(settings):
+    results = read_results(os.path.join(settings.output, "results.jsonl"))
+    if not results:
+        sys.exit(f"quality.py: {settings.output} has no results yet")
+    lines = ["Held-out loss in nats per token (a token is a byte), with its standard error between seeds.", ""]
+    for (context, steps, batch_tokens), rows in sorted(groups_of(results).items()):
+        title = f"Context {context}, {steps} steps of {batch_tokens} tokens"
+        picture = f"positions-{context}-{steps}.png"
+        lines += [f"## {title}", "", *table(rows, context), ""]
+        if draw_positions(rows, f"Loss by position. {title}", os.path.join(settings.output, picture)):
+            lines += [f"![loss by position]({picture})", ""]
+    path = os.path.join(settings.output, "report.md")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    print("\n".join(lines))
+    print(f"this is in {path}")
+
+
+def list_rows(settings):
+    for row, options in chosen_rows(settings.rows).items():
+        print(row + "\n    " + " ".join(f"--{name} {value}" for name, value in options.items()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    jobs = parser.add_subparsers(dest="job", required=True)
+    run = jobs.add_parser("run", help="train and evaluate what has no result yet")
+    run.add_argument("--texts", required=True, help="folder of books")
+    run.add_argument("--program", default="polysketch")
+    run.add_argument("--seeds", type=int, nargs="+", default=[1])
+    run.add_argument("--contexts", type=int, nargs="+", default=[512], help="tokens a sequence")
+    run.add_argument("--steps", type=int, default=1000)
+    run.add_argument("--batch-tokens", type=int, default=4096, help="of a step")
+    run.add_argument("--learning-rate", type=float, default=1e-3)
+    run.add_argument("--eval-tokens", type=int, default=0, help="held-out tokens to predict (0: all)")
+    run.add_argument("--save-every", type=int, default=500, help="steps between checkpoints of the run at work")
+    run.add_argument("--threads", type=int, default=0)
+    run.add_argument("--keep", action="store_true", help="keep the models")
+    for job in (run, jobs.add_parser("report", help="tables and pictures")):
+        job.add_argument("--output", required=True, help="folder of the study")
+    for job in (run, jobs.add_parser("list", help="the rows")):
+        job.add_argument("--rows", nargs="+", default=["main/*", "cost/*", "controls/*"], help="patterns of names")
+    settings = parser.parse_args()
+    {"run": run_study, "report": report, "list": list_rows}[settings.job](settings)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("quality.py: stopped; the same command goes on")
