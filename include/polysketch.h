@@ -317,11 +317,14 @@ PSK_API psk_status psk_tokenizer_save(const psk_tokenizer *tokenizer, const char
  * (INTERRUPTED). */
 typedef int (*psk_progress)(void *user, int64_t done, int64_t total);
 
-/* What the inputs of psk_prepare are. gzip and zstd are seen by their first bytes, so that any of these may be
- * compressed. auto      by name: .jsonl, .ndjson and .json are JSON lines; by content: WikiText begins with a level-1
- * heading; text otherwise text      one document a file, whatever its bytes jsonl     one document a line: the string
- * in `field` of a JSON object wikitext  one document an article: they begin at a line " = Title = " after an empty line
- */
+/* clang-format off */
+/* What the inputs of psk_prepare are. Any of them may be compressed by gzip or zstd: that is seen by the first bytes.
+ *   auto      by name: .jsonl, .ndjson and .json are JSON lines; by content: WikiText begins with a level-1 heading;
+ *             text otherwise
+ *   text      one document a file, whatever its bytes
+ *   jsonl     one document a line: the string in `field` of a JSON object
+ *   wikitext  one document an article: each begins at a line " = Title = " after an empty line */
+/* clang-format on */
 typedef enum psk_text_format {
     PSK_FORMAT_AUTO,
     PSK_FORMAT_TEXT,

@@ -20,8 +20,8 @@ BEGIN {
     allowed["train"]     = "model data attention device io base"
     allowed["src"]       = "train infer data model attention reference cpu device io base" # api.c, devices.c
     # what only some folders may use
-    only["#pragma omp"]         = "cpu"
-    only["#include <omp.h>"]    = "cpu src"
+    only["#pragma omp"]         = "cpu data"
+    only["#include <omp.h>"]    = "cpu data src"
     only["#include <oneapi"]    = "cpu"
     only["#include <pcre2"]     = "data"
     only["#include <sentencep"] = "data"

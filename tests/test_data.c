@@ -1,9 +1,8 @@
-/* Shards, preparation, the order of the data, batches. */
-#include "base/files.h"
+/* Shards, the order of the data, batches. */
 #include "base/memory.h"
 #include "data/batches.h"
 #include "data/little_endian.h"
-#include "support.h"
+#include "data_support.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -16,7 +15,6 @@
 #define SEED   7
 #define HEADER 128
 
-static char *folder; /* of the running test */
 static psk_tokenizer *bytes_tokenizer;
 
 static int set_up(void **state) {
@@ -30,19 +28,6 @@ static int tear_down(void **state) {
     psk_tokenizer_free(bytes_tokenizer);
     psk_test_remove_folder(folder);
     return 0;
-}
-
-/* Path of a file in the test's folder; valid until the fourth call after. */
-static const char *in_folder(const char *name) {
-    static char paths[4][512];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
-static void write_text(const char *name, const char *text) {
-    PSK_TEST_OK(psk_write_file(in_folder(name), text, strlen(text)));
 }
 
 /* Token i of the test data: end-of-text after every 50th. */
@@ -291,224 +276,6 @@ static void dataset_of_one_tokenizer(void **state) {
     PSK_TEST_FAILS(psk_dataset_open(folder, "train", &dataset), PSK_ERROR_FORMAT, "train-00000.psk", "other", "bytes");
 }
 
-/* ------------------------------------------------------------------------------------------------------------ prepare
- */
-
-static psk_prepare_options prepare_options(const char *const *inputs, int64_t count, const char *output) {
-    psk_prepare_options options = psk_prepare_options_default();
-    options.inputs = inputs;
-    options.input_count = count;
-    options.output = output;
-    return options;
-}
-
-/* The tokens of a split as text, end-of-text as '|'. */
-static void read_split(const char *name, const char *split, char *text, size_t capacity) {
-    psk_dataset dataset;
-    int32_t token;
-    PSK_TEST_OK(psk_dataset_open(name, split, &dataset));
-    assert_true((size_t)dataset.tokens < capacity);
-    for (int64_t i = 0; i < dataset.tokens; i++) {
-        PSK_TEST_OK(psk_dataset_read(&dataset, i, 1, &token));
-        text[i] = token == 256 ? '|' : (char)token;
-    }
-    text[dataset.tokens] = 0;
-    psk_dataset_close(&dataset);
-}
-
-static void prepare_documents(void **state) {
-    (void)state;
-    char output[512], texts[512], loose[512], text[256];
-    psk_prepare_result result;
-    snprintf(output, sizeof output, "%s/out/deep", folder);
-    snprintf(texts, sizeof texts, "%s/texts", folder);
-    snprintf(loose, sizeof loose, "%s/loose.md", folder);
-    PSK_TEST_OK(psk_make_folders(in_folder("texts/inner.txt")));
-    write_text("texts/b.txt", "bbbb");
-    write_text("texts/a.txt", "one\ntwo\nthree\nfour!\n");
-    write_text("texts/ignored.md", "no");
-    write_text("loose.md", "x");
-    const char *inputs[] = {texts, loose};
-    psk_prepare_options options = prepare_options(inputs, 2, output);
-    options.valid_fraction = 0.25;
-    options.shard_tokens = 8;
-    PSK_TEST_OK(psk_prepare(&options, &result));
-    assert_int_equal(result.documents, 3);
-    assert_int_equal(result.bytes, 25);
-    read_split(output, "train", text, sizeof text);
-    assert_string_equal(text, "one\ntwo\nthree\n|bbb|"); /* cut 15 of 20 -> 14; 3 of 4; 0 of 1 */
-    assert_int_equal(result.train_tokens, strlen(text));
-    read_split(output, "valid", text, sizeof text);
-    assert_string_equal(text, "four!\n|b|x|");
-    assert_int_equal(result.valid_tokens, strlen(text));
-    assert_int_equal(result.shards, 3 + 2); /* 19 and 11 tokens */
-}
-
-static void prepare_cuts_between_characters(void **state) {
-    (void)state;
-    char output[512], text[64], input[512];
-    psk_prepare_result result;
-    const struct {
-        const char *text, *train, *valid;
-    } cases[] = {
-        {"abc\xc3\xa9xyz", "abc|", "\xc3\xa9xyz|"},       /* byte 4 is inside the e acute */
-        {"ab\xe2\x82\xacxyz", "ab|", "\xe2\x82\xacxyz|"}, /* byte 4 is the last of the euro */
-        {"\xf0\x9f\x98\x80\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80|", "\xf0\x9f\x98\x80|"},
-        {"\x80\x80\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80|", "\x80\x80\x80\x80|"}, /* not UTF-8 */
-        {"a\nbcdefg", "a\n|", "bcdefg|"},
-        {"abcdefg\n", "abcd|", "efg\n|"},
-    };
-    snprintf(output, sizeof output, "%s/out", folder);
-    snprintf(input, sizeof input, "%s/in.txt", folder);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const char *inputs[] = {input};
-        psk_prepare_options options = prepare_options(inputs, 1, output);
-        options.valid_fraction = 0.5;
-        write_text("in.txt", cases[i].text);
-        PSK_TEST_OK(psk_prepare(&options, &result));
-        read_split(output, "train", text, sizeof text);
-        assert_string_equal(text, cases[i].train);
-        read_split(output, "valid", text, sizeof text);
-        assert_string_equal(text, cases[i].valid);
-        PSK_TEST_OK(psk_remove_tree(output));
-    }
-}
-
-static int count_calls(void *user, int64_t done, int64_t total) {
-    assert_true(done > 0 && done <= total);
-    return ++*(int *)user == 3; /* asks to stop at the third */
-}
-
-/* 700,001 bytes: several reads, several shards; the same bytes out each time. */
-static void prepare_streams(void **state) {
-    (void)state;
-    const size_t size = 700001;
-    char *text, outputs[2][512], input[512], *first, *second, **names;
-    size_t first_size, second_size;
-    int64_t count;
-    int calls = 0;
-    psk_prepare_result result;
-    PSK_TEST_OK(psk_alloc(size, "text", (void **)&text));
-    for (size_t i = 0; i < size; i++)
-        text[i] = (char)test_token((int64_t)i);
-    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, size));
-    snprintf(input, sizeof input, "%s/in.txt", folder);
-    const char *inputs[] = {input};
-    for (int i = 0; i < 2; i++) {
-        snprintf(outputs[i], sizeof outputs[i], "%s/out%d", folder, i);
-        psk_prepare_options options = prepare_options(inputs, 1, outputs[i]);
-        options.shard_tokens = 300000;
-        options.valid_fraction = 0;
-        PSK_TEST_OK(psk_prepare(&options, &result));
-        assert_int_equal(result.train_tokens, size + 1);
-        assert_int_equal(result.valid_tokens, 0);
-        assert_int_equal(result.shards, 3);
-    }
-    psk_dataset dataset;
-    PSK_TEST_OK(psk_dataset_open(outputs[0], "train", &dataset));
-    for (size_t i = 0; i <= size; i++) {
-        int32_t token;
-        PSK_TEST_OK(psk_dataset_read(&dataset, (int64_t)i, 1, &token));
-        assert_int_equal(token, i == size ? 256 : (unsigned char)text[i]);
-    }
-    psk_dataset_close(&dataset);
-    psk_free(text);
-    PSK_TEST_OK(psk_list_folder(outputs[0], &names, &count));
-    assert_int_equal(count, 4);
-    for (int64_t i = 0; i < count; i++) {
-        char paths[2][2048];
-        for (int j = 0; j < 2; j++)
-            snprintf(paths[j], sizeof paths[j], "%s/%s", outputs[j], names[i]);
-        PSK_TEST_OK(psk_read_file(paths[0], 1 << 20, &first, &first_size));
-        PSK_TEST_OK(psk_read_file(paths[1], 1 << 20, &second, &second_size));
-        assert_int_equal(first_size, second_size);
-        assert_memory_equal(first, second, first_size);
-        psk_free(first);
-        psk_free(second);
-    }
-    psk_free_names(names, count);
-
-    PSK_TEST_OK(psk_remove_tree(outputs[0]));
-    psk_prepare_options options = prepare_options(inputs, 1, outputs[0]);
-    options.shard_tokens = 1000;
-    options.progress = count_calls;
-    options.user = &calls;
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_INTERRUPTED, "no shard was kept");
-    PSK_TEST_OK(psk_list_folder(outputs[0], &names, &count));
-    assert_int_equal(count, 0);
-    psk_free_names(names, count);
-}
-
-static void prepare_refuses(void **state) {
-    (void)state;
-    char input[512], output[512], missing[512], empty[512], bare[512], pointer[512];
-    psk_prepare_result result;
-    snprintf(input, sizeof input, "%s/in.txt", folder);
-    snprintf(output, sizeof output, "%s/out", folder);
-    snprintf(missing, sizeof missing, "%s/missing.txt", folder);
-    snprintf(empty, sizeof empty, "%s/empty.txt", folder);
-    snprintf(bare, sizeof bare, "%s/bare", folder);
-    snprintf(pointer, sizeof pointer, "%s/pointer.txt", folder);
-    write_text("in.txt", "text");
-    write_text("empty.txt", "");
-    write_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n");
-    PSK_TEST_OK(psk_make_folders(bare));
-    const char *good[] = {input}, *gone[] = {input, missing}, *hollow[] = {empty}, *none[] = {bare}, *lfs[] = {pointer},
-               *null[] = {NULL};
-    psk_prepare_options options = prepare_options(gone, 2, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FILE, "missing.txt");
-    options = prepare_options(hollow, 1, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FORMAT, "empty.txt", "empty");
-    options = prepare_options(none, 1, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FILE, "bare", "no .txt");
-    options = prepare_options(lfs, 1, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FORMAT, "pointer.txt", "LFS");
-    options = prepare_options(null, 1, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "inputs[0]");
-    options = prepare_options(good, 0, output);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "nothing to prepare");
-    options = prepare_options(good, 1, NULL);
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "output");
-    options = prepare_options(good, 1, output);
-    options.tokenizer = "gpt9";
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "gpt9", "bytes");
-    options = prepare_options(good, 1, output);
-    options.shard_tokens = 0;
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "shard_tokens");
-    const double fractions[] = {-0.1, 1, 2, NAN};
-    for (int i = 0; i < 4; i++) {
-        options = prepare_options(good, 1, output);
-        options.valid_fraction = fractions[i];
-        PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "valid_fraction");
-    }
-    options = prepare_options(good, 1, output);
-    PSK_TEST_OK(psk_prepare(&options, &result));
-    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_ARGUMENT, "holds shards already", "train-00000.psk");
-}
-
-static psk_status prepare_once(void *argument) {
-    psk_prepare_result result;
-    psk_dataset dataset;
-    const psk_prepare_options *options = argument;
-    PSK_TRY(psk_prepare(options, &result));
-    const psk_status status = psk_dataset_open(options->output, "train", &dataset);
-    if (status == PSK_OK)
-        psk_dataset_close(&dataset);
-    return status != PSK_OK && psk_remove_tree(options->output) != PSK_OK ? PSK_ERROR_INTERNAL : status;
-}
-
-static void prepare_out_of_memory(void **state) {
-    (void)state;
-    char input[512], output[512];
-    snprintf(input, sizeof input, "%s", folder);
-    snprintf(output, sizeof output, "%s/out", folder);
-    write_text("in.txt", "a small text\nof two lines\n");
-    const char *inputs[] = {input};
-    psk_prepare_options options = prepare_options(inputs, 1, output);
-    options.valid_fraction = 0.4;
-    assert_true(psk_test_allocation_failures(prepare_once, &options) > 20);
-}
-
 /* -------------------------------------------------------------------------------------------------------------- order
  */
 
@@ -703,11 +470,6 @@ int main(void) {
         TEST(dataset_is_a_ring),
         TEST(dataset_refuses),
         TEST(dataset_of_one_tokenizer),
-        TEST(prepare_documents),
-        TEST(prepare_cuts_between_characters),
-        TEST(prepare_streams),
-        TEST(prepare_refuses),
-        TEST(prepare_out_of_memory),
         TEST(order_is_a_permutation),
         TEST(order_depends_on_seed_and_epoch),
         TEST(order_needs_a_window),

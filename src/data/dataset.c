@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include "base/memory.h"
+#include "data/prepare_journal.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -15,9 +16,12 @@ void psk_shard_name(const char *split, int64_t index, char name[PSK_SHARD_NAME_S
 
 static psk_status check_folder(const char *folder, psk_dataset *dataset) {
     psk_status status;
+    psk_prepare_result unused;
+    bool found;
     char *path;
     if (!psk_is_folder(folder))
         return psk_fail(PSK_ERROR_FILE, "the data folder %s does not exist: make it with `polysketch prepare`", folder);
+    PSK_TRY(psk_journal_read_finished(folder, &unused, &found)); /* an unfinished one is refused */
     PSK_TRY(psk_join_path(folder, PSK_TOKENIZER_FILE, &path));
     if (!psk_is_file(path))
         status = psk_fail(PSK_ERROR_FORMAT,

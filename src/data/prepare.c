@@ -1,144 +1,130 @@
-/* psk_prepare: text files to shards, streaming in bounded memory.
+/* psk_prepare: text to shards.
  *
- * tokenizer.json is written last: a folder without it is not a finished data set (psk_dataset_open refuses it). */
+ * Three rounds of blocks are under way at a time: while one is encoded, by all threads, the next is read and the last
+ * one written. Nothing else is held, so memory does not grow with the inputs, and what is written depends on the blocks
+ * alone. The journal (prepare.json) says what has been written; it is renewed when a shard is complete and every few
+ * seconds, after the shards were synced, so that whatever ends the process, the next one goes on from there. */
+#include "base/files.h"
 #include "base/memory.h"
+#include "data/block_encoder.h"
 #include "data/dataset.h"
+#include "data/prepare_journal.h"
+#include "data/split_writer.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
-#define CHUNK_BYTES (1 << 18) /* of text read at a time */
-#define CUT_WINDOW  1024      /* how far before the cut a line end is looked for */
+#define BLOCKS_A_THREAD  4 /* of a round: enough that no thread waits long for the last one */
+#define ROUNDS           3 /* read, encoded, written */
+#define JOURNAL_SECONDS  10
+#define MESSAGE_CAPACITY 1024
 
-typedef struct input_file {
-    char *path;
-    int64_t bytes;
-} input_file;
+/* A status that another thread has to report. */
+typedef struct outcome {
+    psk_status status;
+    char message[MESSAGE_CAPACITY];
+} outcome;
 
-typedef struct input_list {
-    input_file *files;
-    int64_t count, capacity, bytes;
-} input_list;
+typedef struct item {
+    psk_block block;
+    psk_encoded_block encoded;
+    outcome outcome; /* of encoding */
+} item;
 
-/* A split being written: a new shard is opened when a token arrives for it. */
-typedef struct split_writer {
-    const char *name, *folder;
-    const psk_tokenizer *tokenizer;
-    psk_shard_writer *shard;
-    int64_t shard_tokens; /* limit */
-    int64_t shards;       /* opened so far */
-    int64_t tokens;       /* so far */
-} split_writer;
+typedef struct round_of_blocks {
+    item *items;
+    int64_t count;
+    outcome reading; /* what came after the last item */
+    bool used;       /* there is something to write or to report */
+} round_of_blocks;
 
 typedef struct preparation {
     const psk_prepare_options *options;
     psk_tokenizer *tokenizer;
-    input_list inputs;
-    split_writer train, valid;
-    unsigned char *text; /* CHUNK_BYTES */
-    psk_tokens tokens;   /* of one part of the text */
-    int64_t done;        /* bytes */
+    psk_input_list inputs;
+    psk_text_reader *reader;
+    psk_split_writer splits[PSK_SIDES];
+    psk_journal journal; /* as of the last block that was written */
+    bool new_folder, read_all;
+    int threads;
+    int64_t capacity; /* blocks of a round */
+    round_of_blocks rounds[ROUNDS];
+    outcome writing;
+    int64_t consumed; /* bytes of the inputs, as they lie on the disk */
+    time_t recorded;  /* when the journal was last written */
 } preparation;
 
 psk_prepare_options psk_prepare_options_default(void) {
-    return (psk_prepare_options){.tokenizer = "bytes", .valid_fraction = 0.05, .shard_tokens = 100000000};
+    return (psk_prepare_options){
+        .tokenizer = "bytes", .field = "text", .valid_fraction = 0.05, .shard_tokens = 100000000};
 }
 
-/* ------------------------------------------------------------------------------------------------------------ inputs
+const char *psk_text_format_name(psk_text_format format) {
+    static const char *const names[] = {"auto", "text", "jsonl", "wikitext"};
+    return (unsigned)format < sizeof names / sizeof names[0] ? names[format] : NULL;
+}
+
+const char *psk_split_rule_name(psk_split_rule rule) {
+    static const char *const names[] = {"tail", "hash"};
+    return (unsigned)rule < sizeof names / sizeof names[0] ? names[rule] : NULL;
+}
+
+static void keep(outcome *out, psk_status status) {
+    out->status = status;
+    if (status != PSK_OK)
+        snprintf(out->message, sizeof out->message, "%s", psk_error_message());
+}
+
+static psk_status report(const outcome *from) {
+    return from->status == PSK_OK ? PSK_OK : psk_fail(from->status, "%s", from->message);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ checks
  */
-
-/* Takes `path`, also when it fails. */
-static psk_status add_file(input_list *list, char *path) {
-    psk_status status;
-    struct stat facts;
-    if (stat(path, &facts) != 0) {
-        status = psk_fail(PSK_ERROR_FILE, "cannot read the input %s: %s", path, strerror(errno));
-        goto failed;
-    }
-    if (facts.st_size == 0) {
-        status = psk_fail(PSK_ERROR_FORMAT, "the input %s is empty: fill it or leave it out", path);
-        goto failed;
-    }
-    if (list->count == list->capacity) {
-        const int64_t capacity = list->capacity ? 2 * list->capacity : 64;
-        input_file *grown;
-        PSK_TRY_GOTO(status, psk_alloc((size_t)capacity * sizeof *grown, "list of inputs", (void **)&grown), failed);
-        if (list->count)
-            memcpy(grown, list->files, (size_t)list->count * sizeof *grown);
-        psk_free(list->files);
-        list->files = grown;
-        list->capacity = capacity;
-    }
-    list->files[list->count++] = (input_file){.path = path, .bytes = facts.st_size};
-    list->bytes += facts.st_size;
-    return PSK_OK;
-failed:
-    psk_free(path);
-    return status;
-}
-
-/* The .txt files of a folder, sorted by name; folders inside it are not entered. */
-static psk_status add_folder(input_list *list, const char *folder) {
-    psk_status status = PSK_OK;
-    char **names;
-    int64_t entries;
-    const int64_t before = list->count;
-    PSK_TRY(psk_list_folder(folder, &names, &entries));
-    for (int64_t i = 0; i < entries && status == PSK_OK; i++) {
-        const size_t length = strlen(names[i]);
-        char *path = NULL;
-        if (length < 4 || strcmp(names[i] + length - 4, ".txt") != 0)
-            continue;
-        status = psk_join_path(folder, names[i], &path);
-        if (status == PSK_OK && psk_is_file(path))
-            status = add_file(list, path);
-        else
-            psk_free(path);
-    }
-    psk_free_names(names, entries);
-    if (status == PSK_OK && list->count == before)
-        return psk_fail(PSK_ERROR_FILE, "the folder %s holds no .txt file", folder);
-    return status;
-}
-
-static psk_status list_inputs(const psk_prepare_options *options, input_list *list) {
-    for (int64_t i = 0; i < options->input_count; i++) {
-        char *path = NULL;
-        if (!options->inputs[i])
-            return psk_fail(PSK_ERROR_ARGUMENT, "inputs[%" PRId64 "] is NULL", i);
-        if (psk_is_folder(options->inputs[i])) {
-            PSK_TRY(add_folder(list, options->inputs[i]));
-            continue;
-        }
-        PSK_TRY(psk_strdup(options->inputs[i], &path));
-        PSK_TRY(add_file(list, path));
-    }
-    return PSK_OK;
-}
 
 static psk_status check_options(const psk_prepare_options *options) {
     if (!options->inputs || options->input_count < 1)
-        return psk_fail(PSK_ERROR_ARGUMENT, "nothing to prepare: give at least one text file or folder of .txt files");
+        return psk_fail(PSK_ERROR_ARGUMENT, "nothing to prepare: give at least one file of text, a folder, or - for "
+                                            "standard input");
     if (!options->output || !*options->output)
         return psk_fail(PSK_ERROR_ARGUMENT, "no output folder is given");
+    if (!options->tokenizer)
+        return psk_fail(PSK_ERROR_ARGUMENT, "no tokenizer is given: \"bytes\", or the path of one");
+    if (!psk_text_format_name(options->format))
+        return psk_fail(PSK_ERROR_ARGUMENT, "format is %d, which is none", (int)options->format);
+    if (!psk_split_rule_name(options->split))
+        return psk_fail(PSK_ERROR_ARGUMENT, "split is %d, which is none", (int)options->split);
+    if (!options->field || !*options->field)
+        return psk_fail(PSK_ERROR_ARGUMENT, "no field is given: the one of JSON lines that holds the text");
+    if (options->valid_input_count < 0 || (options->valid_input_count > 0 && !options->valid_inputs))
+        return psk_fail(PSK_ERROR_ARGUMENT, "valid_inputs are missing");
     if (!(options->valid_fraction >= 0 && options->valid_fraction < 1))
         return psk_fail(PSK_ERROR_ARGUMENT, "valid_fraction is %g, expected 0 <= fraction < 1",
                         options->valid_fraction);
     if (options->shard_tokens < 1)
         return psk_fail(PSK_ERROR_ARGUMENT, "shard_tokens is %" PRId64 ", expected at least 1", options->shard_tokens);
+    if (options->threads < 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "threads is %d, expected at least 0", options->threads);
     return PSK_OK;
 }
 
-/* The folder is made; one that holds shards is refused, for old ones would mix with new ones. */
-static psk_status check_output(const char *folder) {
+static psk_status load_tokenizer(preparation *work) {
+    PSK_TRY(psk_tokenizer_load(work->options->tokenizer, &work->tokenizer));
+    if (work->tokenizer->end_of_text >= 0)
+        return PSK_OK;
+    return psk_fail(PSK_ERROR_ARGUMENT, "the tokenizer %s has no end-of-text token, which is needed between documents",
+                    work->options->tokenizer);
+}
+
+/* Shards without a journal are somebody else's. */
+static psk_status check_no_shards(const char *folder) {
     psk_status status = PSK_OK;
     char **names;
     int64_t entries;
-    PSK_TRY(psk_make_folders(folder));
     PSK_TRY(psk_list_folder(folder, &names, &entries));
     for (int64_t i = 0; i < entries && status == PSK_OK; i++) {
         const size_t length = strlen(names[i]);
@@ -150,194 +136,256 @@ static psk_status check_output(const char *folder) {
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- writing
+/* ------------------------------------------------------------------------------------------------------------ rounds
  */
 
-static psk_status open_next_shard(split_writer *split) {
-    psk_status status;
-    char name[PSK_SHARD_NAME_SIZE], *path;
-    psk_shard_name(split->name, split->shards, name);
-    PSK_TRY(psk_join_path(split->folder, name, &path));
-    status = psk_shard_writer_open(path, split->tokenizer, &split->shard);
-    psk_free(path);
-    if (status == PSK_OK)
-        split->shards++;
-    return status;
-}
-
-static psk_status close_shard(split_writer *split) {
-    psk_shard_writer *shard = split->shard;
-    split->shard = NULL;
-    return shard ? psk_shard_writer_close(shard) : PSK_OK;
-}
-
-static psk_status append(split_writer *split, const int32_t *tokens, int64_t count) {
-    while (count > 0) {
-        if (!split->shard)
-            PSK_TRY(open_next_shard(split));
-        const int64_t room = split->shard_tokens - psk_shard_writer_tokens(split->shard);
-        const int64_t part = count < room ? count : room;
-        PSK_TRY(psk_shard_writer_append(split->shard, tokens, part));
-        split->tokens += part;
-        tokens += part;
-        count -= part;
-        if (part == room)
-            PSK_TRY(close_shard(split));
+/* As many blocks as there is room for, but not much more text than usual: a long line makes a large block. */
+static void read_round(preparation *work, round_of_blocks *round) {
+    int64_t bytes = 0;
+    round->count = 0;
+    round->reading.status = PSK_OK;
+    while (!work->read_all && round->count < work->capacity && bytes < work->capacity * PSK_PIECE_BYTES) {
+        psk_block *const block = &round->items[round->count].block;
+        const psk_status status = psk_text_reader_next(work->reader, block, &work->read_all);
+        keep(&round->reading, status);
+        if (status != PSK_OK)
+            work->read_all = true;
+        else if (!work->read_all)
+            round->count++;
+        bytes += block->size;
     }
+    round->used = round->count > 0 || round->reading.status != PSK_OK;
+}
+
+static void encode_item(preparation *work, item *it) {
+    keep(&it->outcome, psk_encode_block(work->options, work->tokenizer, &work->inputs, &it->block, &it->encoded));
+}
+
+static psk_status write_item(preparation *work, const item *it) {
+    psk_prepare_result *const result = &work->journal.result;
+    PSK_TRY(report(&it->outcome));
+    for (int side = 0; side < PSK_SIDES; side++)
+        PSK_TRY(
+            psk_split_writer_append(&work->splits[side], it->encoded.tokens[side].ids, it->encoded.tokens[side].count));
+    if (result->skipped == 0)
+        memcpy(result->first_skipped, it->encoded.first_skipped, sizeof result->first_skipped);
+    result->documents += it->encoded.documents;
+    result->bytes += it->encoded.bytes;
+    result->empty += it->encoded.empty;
+    result->skipped += it->encoded.skipped;
+    result->train_tokens = work->splits[PSK_TRAIN].tokens;
+    result->valid_tokens = work->splits[PSK_VALID].tokens;
+    work->journal.position = it->block.after;
+    work->consumed = it->block.consumed;
     return PSK_OK;
 }
 
-/* Removes the shards of a preparation that failed. */
-static void discard(split_writer *split) {
-    char name[PSK_SHARD_NAME_SIZE], *path;
-    psk_shard_writer_abandon(split->shard);
-    split->shard = NULL;
-    for (int64_t i = 0; i < split->shards; i++) {
-        psk_shard_name(split->name, i, name);
-        if (psk_join_path(split->folder, name, &path) != PSK_OK)
-            return;
-        remove(path);
-        psk_free(path);
+static psk_status write_items(preparation *work, const round_of_blocks *round) {
+    for (int64_t i = 0; i < round->count; i++)
+        PSK_TRY(write_item(work, &round->items[i]));
+    return report(&round->reading);
+}
+
+static void advance(preparation *work, round_of_blocks *reading, round_of_blocks *encoding, round_of_blocks *writing) {
+#pragma omp parallel for num_threads(work->threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < encoding->count + 2; i++) {
+        if (i == 0)
+            read_round(work, reading);
+        else if (i == 1)
+            keep(&work->writing, write_items(work, writing));
+        else
+            encode_item(work, &encoding->items[i - 2]);
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------- documents
+/* ----------------------------------------------------------------------------------------------------------- journal
  */
 
-static psk_status read_failed(const input_file *input, FILE *file) {
-    return psk_fail(PSK_ERROR_FILE, "cannot read %s: %s", input->path,
-                    ferror(file) ? strerror(errno) : "it became shorter while it was read");
+static psk_status record(preparation *work) {
+    for (int side = 0; side < PSK_SIDES; side++)
+        PSK_TRY(psk_split_writer_sync(&work->splits[side]));
+    work->recorded = time(NULL);
+    return psk_journal_write(work->options, work->tokenizer->name, &work->inputs, &work->journal);
 }
 
-/* What `git clone` leaves of a text that Git LFS holds would train without a complaint. */
-static psk_status check_text(const input_file *input, FILE *file) {
-    static const char lfs[] = "version https://git-lfs";
-    char start[sizeof lfs] = "";
-    if (fread(start, 1, sizeof lfs - 1, file) == sizeof lfs - 1 && strcmp(start, lfs) == 0)
-        return psk_fail(PSK_ERROR_FORMAT, "%s is a Git LFS pointer, not the text: fetch the file itself (git lfs pull)",
-                        input->path);
-    return PSK_OK;
-}
-
-/* Where the valid part begins: at (1 - fraction) of the document, moved back to the last line end within CUT_WINDOW,
- * or, where there is none, back to the beginning of a UTF-8 character. Nothing is moved at the ends. */
-static psk_status find_cut(const preparation *work, const input_file *input, FILE *file, int64_t *cut) {
-    unsigned char window[CUT_WINDOW + 1];
-    *cut = (int64_t)floor((double)input->bytes * (1 - work->options->valid_fraction));
-    if (*cut <= 0 || *cut >= input->bytes)
-        return PSK_OK;
-    const int64_t before = *cut < CUT_WINDOW ? *cut : CUT_WINDOW;
-    if (fseeko(file, (off_t)(*cut - before), SEEK_SET) != 0 ||
-        fread(window, 1, (size_t)before + 1, file) != (size_t)before + 1)
-        return read_failed(input, file);
-    for (int64_t i = before; i > 0; i--) {
-        if (window[i - 1] == '\n') {
-            *cut -= before - i;
-            return PSK_OK;
-        }
-    }
-    int64_t i = before;
-    while (i > 0 && before - i < 3 && (window[i] & 0xc0) == 0x80)
-        i--;
-    if ((window[i] & 0xc0) != 0x80) /* otherwise it is not UTF-8: any byte is as good as another */
-        *cut -= before - i;
-    return PSK_OK;
-}
-
-static psk_status progress(preparation *work, int64_t bytes) {
-    work->done += bytes;
-    if (work->options->progress && work->options->progress(work->options->user, work->done, work->inputs.bytes))
+static psk_status tell_progress(const preparation *work) {
+    const psk_prepare_options *const options = work->options;
+    if (options->progress && options->progress(options->user, work->consumed, work->inputs.bytes))
         return psk_fail(PSK_ERROR_INTERRUPTED,
-                        "preparing was stopped after %" PRId64 " of %" PRId64 " bytes; no shard was kept", work->done,
-                        work->inputs.bytes);
+                        "preparing was stopped after %" PRId64 " documents; the same command goes on from there",
+                        work->journal.result.documents);
     return PSK_OK;
 }
 
-/* The next `bytes` bytes of the file as one document of the split, end-of-text after it. */
-static psk_status copy_part(preparation *work, const input_file *input, FILE *file, int64_t bytes,
-                            split_writer *split) {
-    if (bytes == 0)
-        return PSK_OK;
-    while (bytes > 0) {
-        const int64_t part = bytes < CHUNK_BYTES ? bytes : CHUNK_BYTES;
-        size_t used;
-        if (fread(work->text, 1, (size_t)part, file) != (size_t)part)
-            return read_failed(input, file);
-        work->tokens.count = 0;
-        PSK_TRY(psk_tokenizer_encode_part(work->tokenizer, (const char *)work->text, (size_t)part, PSK_TEXT_GOES_ON,
-                                          &work->tokens, &used));
-        PSK_TRY(append(split, work->tokens.ids, work->tokens.count));
-        PSK_TRY(progress(work, part));
-        bytes -= part;
-    }
-    return append(split, &work->tokenizer->end_of_text, 1);
+/* After a round was written. */
+static psk_status note_progress(preparation *work) {
+    if (work->splits[PSK_TRAIN].completed || work->splits[PSK_VALID].completed ||
+        time(NULL) >= work->recorded + JOURNAL_SECONDS)
+        PSK_TRY(record(work));
+    return tell_progress(work);
 }
 
-static psk_status prepare_document(preparation *work, const input_file *input) {
-    psk_status status;
-    int64_t cut = input->bytes;
-    FILE *file = fopen(input->path, "rb");
-    if (!file)
-        return psk_fail(PSK_ERROR_FILE, "cannot read the input %s: %s", input->path, strerror(errno));
-    PSK_TRY_GOTO(status, check_text(input, file), done);
-    if (work->options->valid_fraction > 0)
-        PSK_TRY_GOTO(status, find_cut(work, input, file, &cut), done);
-    if (fseeko(file, 0, SEEK_SET) != 0) {
-        status = read_failed(input, file);
-        goto done;
+static psk_status run_rounds(preparation *work) {
+    round_of_blocks *const rounds = work->rounds;
+    for (int step = 0;;
+         step = (step + 1) % ROUNDS) { /* a round that was read is encoded and written one and two later */
+        round_of_blocks *const reading = &rounds[step], *const encoding = &rounds[(step + 2) % ROUNDS],
+                               *const writing = &rounds[(step + 1) % ROUNDS];
+        if (work->read_all && !encoding->used && !writing->used)
+            return PSK_OK;
+        advance(work, reading, encoding, writing);
+        PSK_TRY(report(&work->writing));
+        if (writing->used)
+            PSK_TRY(note_progress(work));
+        writing->used = false;
     }
-    PSK_TRY_GOTO(status, copy_part(work, input, file, cut, &work->train), done);
-    status = copy_part(work, input, file, input->bytes - cut, &work->valid);
-done:
-    fclose(file);
+}
+
+static psk_status finish(preparation *work) {
+    psk_prepare_result *const result = &work->journal.result;
+    if (result->documents == 0)
+        return psk_fail(PSK_ERROR_FORMAT, "there is no text in the inputs (%" PRId64 " empty documents%s%s)",
+                        result->empty, result->skipped ? "; the first bad line: " : "", result->first_skipped);
+    for (int side = 0; side < PSK_SIDES; side++)
+        PSK_TRY(psk_split_writer_close(&work->splits[side]));
+    PSK_TRY(psk_tokenizer_save(work->tokenizer, work->options->output));
+    result->shards =
+        psk_split_writer_shards(&work->splits[PSK_TRAIN]) + psk_split_writer_shards(&work->splits[PSK_VALID]);
+    work->journal.finished = true;
+    const psk_status status = psk_journal_write(work->options, work->tokenizer->name, &work->inputs, &work->journal);
+    work->journal.finished = status == PSK_OK;
     return status;
 }
 
-static psk_status prepare_all(preparation *work) {
-    for (int64_t i = 0; i < work->inputs.count; i++)
-        PSK_TRY(prepare_document(work, &work->inputs.files[i]));
-    PSK_TRY(close_shard(&work->train));
-    PSK_TRY(close_shard(&work->valid));
-    return psk_tokenizer_save(work->tokenizer, work->options->output);
+/* ------------------------------------------------------------------------------------------------------------- whole
+ */
+
+static psk_status make_rounds(preparation *work) {
+    work->threads = work->options->threads > 0 ? work->options->threads : omp_get_max_threads();
+    work->capacity = (int64_t)BLOCKS_A_THREAD * work->threads;
+    for (int i = 0; i < ROUNDS; i++)
+        PSK_TRY(psk_alloc_zero((size_t)work->capacity * sizeof(item), "blocks", (void **)&work->rounds[i].items));
+    return PSK_OK;
 }
 
-static split_writer make_split(const preparation *work, const char *name) {
-    return (split_writer){.name = name,
-                          .folder = work->options->output,
-                          .tokenizer = work->tokenizer,
-                          .shard_tokens = work->options->shard_tokens};
+/* A new folder, or one whose preparation was not finished. */
+static psk_status open_output(preparation *work) {
+    bool found;
+    const char *const folder = work->options->output;
+    work->new_folder = !psk_is_folder(folder);
+    PSK_TRY(psk_make_folders(folder));
+    PSK_TRY(psk_journal_read(work->options, work->tokenizer->name, &work->inputs, &work->journal, &found));
+    if (!found)
+        PSK_TRY(check_no_shards(folder));
+    for (int side = 0; side < PSK_SIDES; side++)
+        work->splits[side] = (psk_split_writer){.name = side == PSK_TRAIN ? "train" : "valid",
+                                                .folder = folder,
+                                                .tokenizer = work->tokenizer,
+                                                .shard_tokens = work->options->shard_tokens,
+                                                .tokens = side == PSK_TRAIN ? work->journal.result.train_tokens
+                                                                            : work->journal.result.valid_tokens};
+    return PSK_OK;
+}
+
+static psk_status write_output(preparation *work) {
+    for (int side = 0; side < PSK_SIDES; side++)
+        PSK_TRY(psk_split_writer_open(&work->splits[side]));
+    PSK_TRY(record(work));
+    PSK_TRY(psk_text_reader_open(work->options, &work->inputs, work->journal.position, &work->reader));
+    for (int64_t i = 0; i < work->journal.position.input; i++)
+        work->consumed += work->inputs.files[i].bytes > 0 ? work->inputs.files[i].bytes : 0;
+    PSK_TRY(tell_progress(work));
+    PSK_TRY(run_rounds(work));
+    return finish(work);
+}
+
+/* Removes what a preparation leaves that has written nothing. */
+static void discard(preparation *work) {
+    for (int side = 0; side < PSK_SIDES; side++) {
+        work->splits[side].tokens = 0;
+        (void)psk_split_writer_open(&work->splits[side]); /* nothing better can be done if this fails */
+    }
+    (void)psk_journal_remove(work->options->output);
+    if (work->new_folder)
+        rmdir(work->options->output);
+}
+
+/* What was written stays for the next time. Returns `status`. */
+static psk_status leave_unfinished(preparation *work, psk_status status) {
+    outcome first;
+    keep(&first, status);
+    const bool nothing = work->journal.result.train_tokens + work->journal.result.valid_tokens == 0;
+    if (!nothing)
+        (void)record(work); /* if it fails the journal before holds */
+    for (int side = 0; side < PSK_SIDES; side++)
+        psk_split_writer_suspend(&work->splits[side]);
+    if (nothing)
+        discard(work);
+    return report(&first);
+}
+
+static psk_status prepare(preparation *work) {
+    PSK_TRY(check_options(work->options));
+    PSK_TRY(load_tokenizer(work));
+    PSK_TRY(psk_input_list_make(work->options, &work->inputs));
+    PSK_TRY(make_rounds(work));
+    PSK_TRY(open_output(work));
+    const psk_status status = write_output(work);
+    return status == PSK_OK ? PSK_OK : leave_unfinished(work, status);
+}
+
+static void release(preparation *work) {
+    for (int i = 0; i < ROUNDS; i++) {
+        for (int64_t j = 0; work->rounds[i].items && j < work->capacity; j++) {
+            psk_block_free(&work->rounds[i].items[j].block);
+            psk_encoded_block_free(&work->rounds[i].items[j].encoded);
+        }
+        psk_free(work->rounds[i].items);
+    }
+    psk_text_reader_close(work->reader);
+    psk_input_list_free(&work->inputs);
+    psk_tokenizer_free(work->tokenizer);
 }
 
 psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result) {
-    psk_status status;
-    preparation work = {.options = options};
     if (!options || !result)
         return psk_fail(PSK_ERROR_ARGUMENT, "psk_prepare: options and result must not be NULL");
-    *result = (psk_prepare_result){0};
-    PSK_TRY(check_options(options));
-    PSK_TRY(psk_tokenizer_load(options->tokenizer, &work.tokenizer));
-    work.train = make_split(&work, "train");
-    work.valid = make_split(&work, "valid");
-    PSK_TRY_GOTO(status, list_inputs(options, &work.inputs), done);
-    PSK_TRY_GOTO(status, check_output(options->output), done);
-    PSK_TRY_GOTO(status, psk_alloc(CHUNK_BYTES, "text buffer", (void **)&work.text), done);
-    status = prepare_all(&work);
-    if (status != PSK_OK) {
-        discard(&work.train);
-        discard(&work.valid);
-        goto done;
-    }
-    *result = (psk_prepare_result){.documents = work.inputs.count,
-                                   .bytes = work.done,
-                                   .train_tokens = work.train.tokens,
-                                   .valid_tokens = work.valid.tokens,
-                                   .shards = work.train.shards + work.valid.shards};
-done:
-    for (int64_t i = 0; i < work.inputs.count; i++)
-        psk_free(work.inputs.files[i].path);
-    psk_free(work.inputs.files);
-    psk_free(work.text);
-    psk_free(work.tokens.ids);
-    psk_tokenizer_free(work.tokenizer);
+    preparation work = {.options = options};
+    const psk_status status = prepare(&work);
+    *result = work.journal.result;
+    release(&work);
     return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- check
+ */
+
+static psk_status check_split(const char *folder, const char *name, int64_t expected, psk_prepare_result *seen,
+                              int64_t *tokens) {
+    psk_dataset dataset;
+    PSK_TRY(psk_dataset_open(folder, name, &dataset));
+    *tokens = dataset.tokens;
+    seen->shards += dataset.count;
+    psk_dataset_close(&dataset);
+    if (expected >= 0 && *tokens != expected)
+        return psk_fail(PSK_ERROR_FORMAT,
+                        "%s: the %s shards have %" PRId64 " tokens, " PSK_JOURNAL_FILE " says %" PRId64
+                        ": shards are missing",
+                        folder, name, *tokens, expected);
+    return PSK_OK;
+}
+
+psk_status psk_prepare_check(const char *folder, psk_prepare_result *result) {
+    bool found;
+    psk_prepare_result said = {0}, seen = {0};
+    if (!folder || !result)
+        return psk_fail(PSK_ERROR_ARGUMENT, "psk_prepare_check: folder and result must not be NULL");
+    *result = seen;
+    PSK_TRY(psk_journal_read_finished(folder, &said, &found));
+    PSK_TRY(check_split(folder, "train", found ? said.train_tokens : -1, &seen, &seen.train_tokens));
+    PSK_TRY(check_split(folder, "valid", found ? said.valid_tokens : -1, &seen, &seen.valid_tokens));
+    if (seen.shards == 0)
+        return psk_fail(PSK_ERROR_FORMAT, "%s holds no shards", folder);
+    *result = found ? said : seen;
+    return PSK_OK;
 }

@@ -41,12 +41,22 @@ void psk_shard_close(psk_shard *shard); /* accepts an empty one */
 /* tokens[0 .. count) = those from `first`, which lie in the shard. FORMAT for one that is not below vocab_size. */
 psk_status psk_shard_read(const psk_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
-/* Writing: sequential, atomic; nothing is left of a shard that was not closed well. */
+/* Writing: sequential, to PATH.partial, which is synced and renamed when the shard is whole. */
 typedef struct psk_shard_writer psk_shard_writer;
 psk_status psk_shard_writer_open(const char *path, const psk_tokenizer *tokenizer, psk_shard_writer **out);
 psk_status psk_shard_writer_append(psk_shard_writer *writer, const int32_t *tokens, int64_t count);
 int64_t psk_shard_writer_tokens(const psk_shard_writer *writer); /* so far */
+psk_status psk_shard_writer_sync(psk_shard_writer *writer);      /* what was appended is on the disk */
 psk_status psk_shard_writer_close(psk_shard_writer *writer);     /* frees writer, whatever the outcome */
-void psk_shard_writer_abandon(psk_shard_writer *writer);         /* accepts NULL */
+void psk_shard_writer_abandon(psk_shard_writer *writer);         /* removes PATH.partial; accepts NULL */
+void psk_shard_writer_suspend(psk_shard_writer *writer);         /* leaves PATH.partial; accepts NULL */
+
+/* Goes on with PATH.partial, or with PATH, after the first `tokens` of it; what follows them is cut off. Errors: FILE,
+ * FORMAT if so many are not there. */
+psk_status psk_shard_writer_resume(const char *path, const psk_tokenizer *tokenizer, int64_t tokens,
+                                   psk_shard_writer **out);
+
+/* Removes PATH and PATH.partial, if they are there. */
+psk_status psk_shard_remove(const char *path);
 
 #endif

@@ -1,0 +1,856 @@
+/* psk_prepare: formats, splits, bad input, threads, stopping and going on. */
+#include "base/memory.h"
+#include "base/rng.h"
+#include "data/dataset.h"
+#include "data/text_cut.h"
+#include "data_support.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if PSK_WITH_ZLIB
+#include <zlib.h>
+#endif
+#if PSK_WITH_ZSTD
+#include <zstd.h>
+#endif
+
+#define SEED       11
+#define FILE_LIMIT (64 << 20)
+
+static int set_up(void **state) {
+    (void)state;
+    folder = psk_test_folder();
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    psk_test_remove_folder(folder);
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- helpers
+ */
+
+/* A preparation of up to four inputs of the test's folder into its folder `out`, with nothing held out. */
+typedef struct recipe {
+    char paths[4][512], output[512];
+    const char *inputs[4];
+    psk_prepare_options options;
+    psk_prepare_result result;
+} recipe;
+
+static void make_recipe(recipe *r, const char *output, const char *const *inputs, int count) {
+    *r = (recipe){.options = psk_prepare_options_default()};
+    snprintf(r->output, sizeof r->output, "%s/%s", folder, output);
+    for (int i = 0; i < count; i++) {
+        snprintf(r->paths[i], sizeof r->paths[i], "%s/%s", folder, inputs[i]);
+        r->inputs[i] = r->paths[i];
+    }
+    r->options.inputs = r->inputs;
+    r->options.input_count = count;
+    r->options.output = r->output;
+    r->options.valid_fraction = 0;
+}
+
+static void make_one(recipe *r, const char *input) {
+    make_recipe(r, "out", &input, 1);
+}
+
+/* The tokens of a split as text, end-of-text as '|'. Valid until the next call but one. */
+static const char *split_text(const char *output, const char *split) {
+    static char texts[2][4096];
+    static int next;
+    char *const text = texts[next++ % 2];
+    psk_dataset dataset;
+    int32_t token;
+    PSK_TEST_OK(psk_dataset_open(output, split, &dataset));
+    assert_true(dataset.tokens < 4096);
+    for (int64_t i = 0; i < dataset.tokens; i++) {
+        PSK_TEST_OK(psk_dataset_read(&dataset, i, 1, &token));
+        text[i] = token == 256 ? '|' : (char)token;
+    }
+    text[dataset.tokens] = 0;
+    psk_dataset_close(&dataset);
+    return text;
+}
+
+/* Prepares, compares both splits, removes the output. valid == NULL: there must be none. */
+static void expect_splits(recipe *r, const char *train, const char *valid) {
+    PSK_TEST_OK(psk_prepare(&r->options, &r->result));
+    assert_string_equal(split_text(r->output, "train"), train);
+    assert_string_equal(split_text(r->output, "valid"), valid ? valid : "");
+    assert_int_equal(r->result.train_tokens, strlen(train));
+    assert_int_equal(r->result.valid_tokens, valid ? strlen(valid) : 0);
+    PSK_TEST_OK(psk_prepare_check(r->output, &r->result));
+    PSK_TEST_OK(psk_remove_tree(r->output));
+}
+
+/* Fails as expected and leaves nothing behind. */
+#define EXPECT_FAILURE(r, status, ...)                                                                                 \
+    do {                                                                                                               \
+        PSK_TEST_FAILS(psk_prepare(&(r)->options, &(r)->result), status, __VA_ARGS__);                                 \
+        assert_false(psk_is_folder((r)->output));                                                                      \
+    } while (0)
+
+static void compress_file(const char *from, const char *to, bool append) {
+    char *text;
+    size_t size;
+    PSK_TEST_OK(psk_read_file(in_folder(from), FILE_LIMIT, &text, &size));
+#if PSK_WITH_ZLIB
+    if (strcmp(to + strlen(to) - 3, ".gz") == 0) {
+        const gzFile file = gzopen(in_folder(to), append ? "ab" : "wb");
+        assert_non_null(file);
+        assert_true(gzwrite(file, text, (unsigned)size) == (int)size);
+        assert_int_equal(gzclose(file), Z_OK);
+    }
+#endif
+#if PSK_WITH_ZSTD
+    if (strcmp(to + strlen(to) - 4, ".zst") == 0) {
+        const size_t bound = ZSTD_compressBound(size);
+        char *const bytes = malloc(bound);
+        ZSTD_CCtx *const context = ZSTD_createCCtx();
+        ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1); /* as the program zstd does */
+        const size_t made = ZSTD_compress2(context, bytes, bound, text, size);
+        ZSTD_freeCCtx(context);
+        FILE *const file = fopen(in_folder(to), append ? "ab" : "wb");
+        assert_true(!ZSTD_isError(made) && file && fwrite(bytes, 1, made, file) == made);
+        fclose(file);
+        free(bytes);
+    }
+#endif
+    psk_free(text);
+}
+
+/* Both folders hold the same files with the same bytes; returns how many. */
+static int64_t expect_equal_folders(const char *a, const char *b) {
+    char **names, **others, path[2][1024], *text[2];
+    int64_t count, other;
+    size_t size[2];
+    PSK_TEST_OK(psk_list_folder(a, &names, &count));
+    PSK_TEST_OK(psk_list_folder(b, &others, &other));
+    assert_int_equal(count, other);
+    for (int64_t i = 0; i < count; i++) {
+        assert_string_equal(names[i], others[i]);
+        for (int j = 0; j < 2; j++) {
+            snprintf(path[j], sizeof path[j], "%s/%s", j ? b : a, names[i]);
+            PSK_TEST_OK(psk_read_file(path[j], FILE_LIMIT, &text[j], &size[j]));
+        }
+        if (size[0] != size[1] || memcmp(text[0], text[1], size[0]) != 0)
+            fail_msg("%s differs", names[i]);
+        psk_free(text[0]);
+        psk_free(text[1]);
+    }
+    psk_free_names(names, count);
+    psk_free_names(others, other);
+    return count;
+}
+
+/* -------------------------------------------------------------------------------------------------------------- text
+ */
+
+static void files_and_folders(void **state) {
+    (void)state;
+    recipe r;
+    PSK_TEST_OK(psk_make_folders(in_folder("texts/inner.txt")));
+    write_text("texts/b.txt", "bbbb");
+    write_text("texts/a.txt", "one\ntwo\nthree\nfour!\n");
+    write_text("texts/ignored.md", "no");
+    write_text("texts/ignored.json", "no");
+    write_text("texts/empty.txt", "");
+    write_text("loose.md", "x");
+    make_recipe(&r, "out/deep", (const char *const[]){"texts", "loose.md"}, 2);
+    r.options.valid_fraction = 0.25;
+    r.options.shard_tokens = 8;
+    /* cut 15 of 20 -> 14; 3 of 4; 0 of 1 */
+    expect_splits(&r, "one\ntwo\nthree\n|bbb|", "four!\n|b|x|");
+    assert_int_equal(r.result.documents, 3);
+    assert_int_equal(r.result.empty, 1);
+    assert_int_equal(r.result.bytes, 25);
+    assert_int_equal(r.result.shards, 3 + 2); /* 19 and 11 tokens */
+}
+
+static void cuts_between_characters(void **state) {
+    (void)state;
+    const struct {
+        const char *text, *train, *valid;
+    } cases[] = {
+        {"abc\xc3\xa9xyz", "abc|", "\xc3\xa9xyz|"},       /* byte 4 is inside the e acute */
+        {"ab\xe2\x82\xacxyz", "ab|", "\xe2\x82\xacxyz|"}, /* byte 4 is the last of the euro */
+        {"\xf0\x9f\x98\x80\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80|", "\xf0\x9f\x98\x80|"},
+        {"\x80\x80\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80|", "\x80\x80\x80\x80|"}, /* not UTF-8 */
+        {"a\nbcdefg", "a\n|", "bcdefg|"},
+        {"abcdefg\n", "abcd|", "efg\n|"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        recipe r;
+        make_one(&r, "in.txt");
+        r.options.valid_fraction = 0.5;
+        write_text("in.txt", cases[i].text);
+        expect_splits(&r, cases[i].train, cases[i].valid);
+    }
+}
+
+/* Bytes with spaces and line ends, otherwise any; never 0, so that a text may be a JSON string of it. */
+static char *make_bytes(int64_t size, uint64_t seed) {
+    psk_rng rng = psk_rng_make(seed, psk_rng_stream("text"));
+    char *const text = malloc((size_t)size + 1);
+    for (int64_t i = 0; i < size; i++) {
+        const uint32_t word = psk_rng_u32(&rng);
+        text[i] = (char)(word % 7 == 0 ? ' ' : word % 61 == 0 ? '\n' : 'a' + word / 64 % 26);
+    }
+    text[size] = 0;
+    return text;
+}
+
+/* A text in one file, cut at `valid` of it: every token is where it belongs, whatever pieces it was read in. */
+static void expect_cut_text(int64_t size, double fraction) {
+    recipe r;
+    psk_dataset sides[2];
+    int64_t at = 0;
+    char *const text = make_bytes(size, (uint64_t)size);
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, (size_t)size));
+    make_one(&r, "in.txt");
+    r.options.valid_fraction = fraction;
+    r.options.shard_tokens = 300000;
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    for (int side = 0; side < 2; side++) {
+        PSK_TEST_OK(psk_dataset_open(r.output, side ? "valid" : "train", &sides[side]));
+        for (int64_t i = 0; i < sides[side].tokens; i++) {
+            int32_t token;
+            PSK_TEST_OK(psk_dataset_read(&sides[side], i, 1, &token));
+            assert_int_equal(token, i + 1 == sides[side].tokens ? 256 : (unsigned char)text[at++]);
+        }
+    }
+    assert_int_equal(at, size);
+    const int64_t cut = sides[0].tokens - 1, wanted = (int64_t)floor((double)size * (1 - fraction));
+    assert_in_range(wanted - cut, 0, 1024);
+    if (wanted - cut > 3)
+        assert_int_equal(text[cut - 1], '\n');
+    psk_dataset_close(&sides[0]);
+    psk_dataset_close(&sides[1]);
+    PSK_TEST_OK(psk_remove_tree(r.output));
+    free(text);
+}
+
+/* Sizes around the pieces of 256 KiB, and cuts around their ends. */
+static void long_texts(void **state) {
+    (void)state;
+    const int64_t piece = 1 << 18;
+    const int64_t sizes[] = {piece - 1, piece, piece + 1, piece + 2, 2 * piece + 1, 700001};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        expect_cut_text(sizes[i], 0.3);
+    for (int64_t from_end = -3000; from_end <= 3000; from_end += 500) /* the cut passes over the end of the piece */
+        expect_cut_text(2 * piece, 1 - (double)(piece + from_end) / (double)(2 * piece));
+}
+
+/* ----------------------------------------------------------------------------------------------------------- formats
+ */
+
+static const char *const lines = "\xef\xbb\xbf{\"text\": \"one\\n\", \"url\": \"x\"}\n"
+                                 "\n"
+                                 "{\"n\": 5, \"text\": \"d\\u00e9j\\u00e0\"}\r\n"
+                                 "{\"text\": \"\"}\n"
+                                 "{\"text\": \"end\", \"body\": \"B\"}";
+
+static void json_lines(void **state) {
+    (void)state;
+    recipe r;
+    const char *const names[] = {"a.jsonl", "a.ndjson", "a.json"};
+    for (int i = 0; i < 3; i++) {
+        write_text(names[i], lines);
+        make_one(&r, names[i]);
+        expect_splits(&r, "one\n|d\xc3\xa9j\xc3\xa0|end|", NULL);
+        assert_int_equal(r.result.documents, 3);
+        assert_int_equal(r.result.empty, 1);
+        assert_int_equal(r.result.bytes, 4 + 6 + 3);
+    }
+    write_text("a.dat", lines);
+    make_one(&r, "a.dat"); /* no name of JSON lines: as it is */
+    r.options.format = PSK_FORMAT_JSONL;
+    r.options.field = "body";
+    r.options.skip_bad_lines = 1;
+    expect_splits(&r, "B|", NULL);
+    assert_int_equal(r.result.skipped, 3);
+    assert_non_null(strstr(r.result.first_skipped, "a.dat, line 1"));
+}
+
+static void json_lines_are_cut_as_texts(void **state) {
+    (void)state;
+    recipe r;
+    write_text("a.jsonl", "{\"text\": \"a\\nbcdefg\"}\n{\"text\": \"abcdefg\\n\"}\n{\"text\": \"x\"}\n");
+    make_one(&r, "a.jsonl");
+    r.options.valid_fraction = 0.5;
+    expect_splits(&r, "a\n|abcd|", "bcdefg|efg\n|x|");
+}
+
+#define FIRST_ARTICLE  " = First = \n \n Text of it . \n = 1 k = \n \n = = Section = = \n \n"
+#define SECOND_ARTICLE " = Second ( 2 ) = \n \n More . \n"
+
+static void wikitext(void **state) {
+    (void)state;
+    recipe r;
+    write_text("wiki.txt", " \n" FIRST_ARTICLE SECOND_ARTICLE);
+    make_one(&r, "wiki.txt");
+    expect_splits(&r, FIRST_ARTICLE "|" SECOND_ARTICLE "|", NULL);
+    assert_int_equal(r.result.documents, 2);
+    r.options.format = PSK_FORMAT_TEXT;
+    expect_splits(&r, " \n" FIRST_ARTICLE SECOND_ARTICLE "|", NULL);
+    write_text("novel.txt", "A novel\n\n = Title = \n");
+    make_one(&r, "novel.txt");
+    expect_splits(&r, "A novel\n\n = Title = \n|", NULL);
+    r.options.format = PSK_FORMAT_WIKITEXT;
+    expect_splits(&r, "A novel\n\n| = Title = \n|", NULL);
+}
+
+/* The same documents, whatever the name says; files that were joined; a tail that is found by reading twice. */
+static void compressed(void **state) {
+    (void)state;
+    recipe r;
+    const struct {
+        const char *json, *text;
+        int built;
+    } kinds[] = {{"c4-train.00000.json.gz", "b.txt.gz", PSK_WITH_ZLIB}, {"a.jsonl.zst", "b.txt.zst", PSK_WITH_ZSTD}};
+    write_text("a.jsonl", lines);
+    write_text("b.txt", "one\ntwo\nthree\nfour!\n");
+    for (int i = 0; i < 2; i++) {
+        if (!kinds[i].built)
+            continue;
+        compress_file("a.jsonl", kinds[i].json, false);
+        make_one(&r, kinds[i].json);
+        expect_splits(&r, "one\n|d\xc3\xa9j\xc3\xa0|end|", NULL);
+        compress_file("b.txt", kinds[i].text, false);
+        make_one(&r, kinds[i].text);
+        r.options.valid_fraction = 0.25;
+        expect_splits(&r, "one\ntwo\nthree\n|", "four!\n|");
+        compress_file("b.txt", kinds[i].text, true);
+        assert_int_equal(rename(in_folder(kinds[i].text), in_folder("unnamed")), 0);
+        make_one(&r, "unnamed");
+        expect_splits(&r, "one\ntwo\nthree\nfour!\none\ntwo\nthree\nfour!\n|", NULL);
+    }
+}
+
+/* Runs psk_prepare with `input` on standard input, which is put back. */
+static psk_status prepare_from_pipe(recipe *r, const char *input) {
+    int ends[2];
+    const int before = dup(STDIN_FILENO);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], input, strlen(input)), strlen(input));
+    close(ends[1]);
+    dup2(ends[0], STDIN_FILENO);
+    close(ends[0]);
+    const psk_status status = psk_prepare(&r->options, &r->result);
+    dup2(before, STDIN_FILENO);
+    close(before);
+    return status;
+}
+
+static void standard_input(void **state) {
+    (void)state;
+    recipe r;
+    make_recipe(&r, "out", NULL, 0);
+    r.inputs[0] = "-";
+    r.options.input_count = 1;
+    PSK_TEST_OK(prepare_from_pipe(&r, "a\nb"));
+    assert_string_equal(split_text(r.output, "train"), "a\nb|");
+    PSK_TEST_OK(psk_remove_tree(r.output));
+    r.options.format = PSK_FORMAT_JSONL;
+    r.options.valid_fraction = 0.5;
+    PSK_TEST_OK(prepare_from_pipe(&r, "{\"text\": \"abcd\"}\n"));
+    assert_string_equal(split_text(r.output, "train"), "ab|");
+    assert_string_equal(split_text(r.output, "valid"), "cd|");
+    PSK_TEST_OK(psk_remove_tree(r.output));
+    r.options.format = PSK_FORMAT_AUTO;
+    PSK_TEST_FAILS(prepare_from_pipe(&r, "a\nb"), PSK_ERROR_ARGUMENT, "standard input", "pipe");
+    r.options.valid_fraction = 0;
+    PSK_TEST_FAILS(prepare_from_pipe(&r, ""), PSK_ERROR_FORMAT, "no text");
+    assert_false(psk_is_folder(r.output));
+}
+
+/* ------------------------------------------------------------------------------------------------------------ splits
+ */
+
+static void write_numbered_lines(const char *name, int from, int step, int count) {
+    char *const text = malloc((size_t)count * 64), *end = text;
+    for (int i = 0, n = from; i < count; i++, n += step)
+        end += sprintf(end, "{\"text\": \"document number %d\"}\n", n);
+    write_text(name, text);
+    free(text);
+}
+
+/* Whole documents, about as many as asked, the same ones in another order. */
+static void split_by_hash(void **state) {
+    (void)state;
+    enum { COUNT = 2000 };
+    recipe r;
+    int64_t held_out = 0;
+    write_numbered_lines("a.jsonl", 0, 1, COUNT);
+    write_numbered_lines("b.jsonl", COUNT - 1, -1, COUNT);
+    for (int i = 0; i < 2; i++) {
+        make_one(&r, i ? "b.jsonl" : "a.jsonl");
+        r.options.split = PSK_SPLIT_HASH;
+        r.options.valid_fraction = 0.1;
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_in_range(r.result.valid_tokens, COUNT * 20 / 14, COUNT * 20 / 7);
+        if (i)
+            assert_int_equal(r.result.valid_tokens, held_out);
+        held_out = r.result.valid_tokens;
+        psk_dataset dataset;
+        PSK_TEST_OK(psk_dataset_open(r.output, "valid", &dataset));
+        int32_t first[8];
+        PSK_TEST_OK(psk_dataset_read(&dataset, 0, 8, first));
+        assert_int_equal(first[0], 'd'); /* no document is cut */
+        psk_dataset_close(&dataset);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+    write_text("a.txt", "one text");
+    make_one(&r, "a.txt");
+    r.options.split = PSK_SPLIT_HASH;
+    r.options.valid_fraction = 0;
+    expect_splits(&r, "one text|", NULL);
+    r.options.valid_fraction = 0.999999999; /* hash of 2^53 steps */
+    expect_splits(&r, "", "one text|");
+}
+
+static void split_by_inputs(void **state) {
+    (void)state;
+    recipe r;
+    char held_out[512];
+    write_text("a.txt", "train\non this");
+    write_text("b.jsonl", "{\"text\": \"valid 1\"}\n{\"text\": \"valid 2\"}\n");
+    snprintf(held_out, sizeof held_out, "%s/b.jsonl", folder);
+    const char *const valid[] = {held_out};
+    make_one(&r, "a.txt");
+    r.options.valid_inputs = valid;
+    r.options.valid_input_count = 1;
+    r.options.valid_fraction = 0.5;
+    expect_splits(&r, "train\non this|", "valid 1|valid 2|");
+}
+
+/* --------------------------------------------------------------------------------------------------------- bad input
+ */
+
+static void refuses(void **state) {
+    (void)state;
+    recipe r;
+    write_text("in.txt", "text");
+    write_text("empty.txt", "");
+    write_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n");
+    PSK_TEST_OK(psk_make_folders(in_folder("bare")));
+    PSK_TEST_OK(psk_make_folders(in_folder("hollow")));
+    write_text("hollow/a.txt", "");
+    write_text("hollow/b.txt", "");
+    const struct {
+        const char *input;
+        psk_status status;
+        const char *words, *more;
+    } inputs[] = {{"missing.txt", PSK_ERROR_FILE, "missing.txt", "cannot read"},
+                  {"empty.txt", PSK_ERROR_FORMAT, "empty.txt", "empty"},
+                  {"bare", PSK_ERROR_FILE, "bare", "no text"},
+                  {"hollow", PSK_ERROR_FORMAT, "no text", "2 empty"},
+                  {"pointer.txt", PSK_ERROR_FORMAT, "pointer.txt", "LFS"}};
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        make_one(&r, inputs[i].input);
+        EXPECT_FAILURE(&r, inputs[i].status, inputs[i].words, inputs[i].more);
+    }
+    make_one(&r, "in.txt");
+    r.inputs[0] = NULL;
+    EXPECT_FAILURE(&r, PSK_ERROR_ARGUMENT, "inputs[0]");
+#define REFUSED(field, value, words)                                                                                   \
+    make_one(&r, "in.txt");                                                                                            \
+    r.options.field = value;                                                                                           \
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, words)
+    REFUSED(input_count, 0, "nothing to prepare");
+    REFUSED(output, NULL, "output");
+    REFUSED(tokenizer, "gpt9", "gpt9");
+    REFUSED(tokenizer, NULL, "tokenizer");
+    REFUSED(shard_tokens, 0, "shard_tokens");
+    REFUSED(threads, -1, "threads");
+    REFUSED(field, "", "field");
+    REFUSED(format, (psk_text_format)9, "format");
+    REFUSED(split, (psk_split_rule)9, "split");
+    REFUSED(valid_input_count, 1, "valid_inputs");
+    const double fractions[] = {-0.1, 1, 2, NAN};
+    for (int i = 0; i < 4; i++) {
+        REFUSED(valid_fraction, fractions[i], "valid_fraction");
+    }
+    make_one(&r, "in.txt");
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "prepared already", "out");
+    PSK_TEST_OK(psk_remove_tree(in_folder("out/prepare.json")));
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "holds shards already", "train-00000.psk");
+}
+
+static void bad_lines(void **state) {
+    (void)state;
+    const struct {
+        const char *line, *words;
+    } cases[] = {{"{\"text\": \"ab", "not valid JSON"},
+                 {"{\"text\": \"a\xff\"}", "not valid JSON"},
+                 {"{\"text\": \"a\\u0000b\"}", "not valid JSON"},
+                 {"{\"text\": \"a\", \"text\": \"b\"}", "not valid JSON"},
+                 {"plain text", "not valid JSON"},
+                 {"[\"text\"]", "not an object"},
+                 {"{\"body\": \"b\", \"url\": \"u\"}", "there is no \"text\" in it, but \"body\", \"url\""},
+                 {"{}", "but nothing"},
+                 {"{\"text\": 5}", "\"text\" is 5"},
+                 {"{\"text\": null}", "\"text\" is null"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256];
+        recipe r;
+        print_message("    %s\n", cases[i].line);
+        snprintf(text, sizeof text, "{\"text\": \"good\"}\n\n%s\n{\"text\": \"last\"}\n", cases[i].line);
+        write_text("in.jsonl", text);
+        make_one(&r, "in.jsonl");
+        EXPECT_FAILURE(&r, PSK_ERROR_FORMAT, "in.jsonl, line 3: ", cases[i].words);
+        r.options.skip_bad_lines = 1;
+        expect_splits(&r, "good|last|", NULL);
+        assert_int_equal(r.result.skipped, 1);
+        assert_non_null(strstr(r.result.first_skipped, "in.jsonl, line 3: "));
+    }
+}
+
+/* A line longer than the limit ends the preparation; long ones below it pass, in bounded memory. */
+static void long_lines(void **state) {
+    (void)state;
+    recipe r;
+    const size_t limit = PSK_RECORD_BYTES;
+    char *const text = malloc(limit + 4096);
+    for (int i = 0; i < 2; i++) {
+        const size_t length = i ? limit + 1000 : limit - 1000;
+        char *end = text;
+        end += sprintf(end, "{\"text\": \"x\"}\n{\"text\": \"");
+        memset(end, 'a', length);
+        end += length;
+        end += sprintf(end, "\"}\n{\"text\": \"y\"}\n");
+        PSK_TEST_OK(psk_write_file(in_folder("in.jsonl"), text, (size_t)(end - text)));
+        make_one(&r, "in.jsonl");
+        if (i) {
+            PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "in.jsonl, line 2: ", "32 MiB");
+        } else {
+            PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+            assert_int_equal(r.result.train_tokens, length + 2 + 3);
+            PSK_TEST_OK(psk_remove_tree(r.output));
+        }
+    }
+    free(text);
+}
+
+/* Changes a compressed file: cut off at `size`, one byte other, or more behind it. */
+typedef enum { CUT_OFF, CHANGED, APPENDED } damage;
+
+static void damage_file(const char *from, const char *to, damage kind) {
+    char *bytes;
+    size_t size;
+    PSK_TEST_OK(psk_read_file(in_folder(from), FILE_LIMIT, &bytes, &size));
+    FILE *const file = fopen(in_folder(to), "wb");
+    assert_non_null(file);
+    if (kind == CHANGED)
+        bytes[size / 2] ^= 0x10;
+    fwrite(bytes, 1, kind == CUT_OFF ? size / 2 : size, file);
+    if (kind == APPENDED)
+        fputs("something else", file);
+    assert_int_equal(fclose(file), 0);
+    psk_free(bytes);
+}
+
+static void damaged_compression(void **state) {
+    (void)state;
+    const struct {
+        const char *whole, *bad;
+        int built;
+        const char *words[3];
+    } kinds[] = {{"a.txt.gz", "bad.txt.gz", PSK_WITH_ZLIB, {"is cut off", "damaged", "damaged"}},
+                 {"a.txt.zst", "bad.txt.zst", PSK_WITH_ZSTD, {"is cut off", "damaged", "damaged"}}};
+    write_numbered_lines("a.txt", 0, 1, 20000);
+    for (int i = 0; i < 2; i++) {
+        recipe r;
+        make_one(&r, kinds[i].bad);
+        if (!kinds[i].built) {
+            write_text(kinds[i].bad, i ? "\x28\xb5\x2f\xfd" : "\x1f\x8b");
+            EXPECT_FAILURE(&r, PSK_ERROR_UNSUPPORTED, kinds[i].bad, "built without");
+            continue;
+        }
+        compress_file("a.txt", kinds[i].whole, false);
+        for (int kind = CUT_OFF; kind <= APPENDED; kind++) {
+            damage_file(kinds[i].whole, kinds[i].bad, (damage)kind);
+            PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, kinds[i].bad, kinds[i].words[kind]);
+            PSK_TEST_OK(psk_remove_tree(r.output));
+        }
+        write_text(kinds[i].bad, "<html>not found</html>");
+        EXPECT_FAILURE(&r, PSK_ERROR_FORMAT, kinds[i].bad, "though its name says so");
+    }
+}
+
+/* ----------------------------------------------------------------------------------------- threads, stop and go on
+ */
+
+#define CORPUS_TOKENS 700000 /* a shard of it; it has several */
+
+/* A text of 2.5 MB, JSON lines of 3.5 MB, compressed where it can be, and WikiText of 1.5 MB. */
+static void write_corpus(void) {
+    char *const text = make_bytes(2500000, SEED), *const json = malloc(4000000);
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, 2500000));
+    size_t used = 0;
+    psk_rng rng = psk_rng_make(SEED, psk_rng_stream("lines"));
+    for (int n = 0; used < 3500000; n++) {
+        const int length = (int)psk_rng_below(&rng, n % 100 ? 4000 : 400000), at = (int)psk_rng_below(&rng, 2000000);
+        used += (size_t)sprintf(json + used, "{\"n\": %d, \"text\": \"", n);
+        for (int i = 0; i < length; i++)
+            json[used++] = text[at + i] == '\n' ? ' ' : text[at + i];
+        used += (size_t)sprintf(json + used, "\"}\n");
+    }
+    PSK_TEST_OK(psk_write_file(in_folder("b.jsonl"), json, used));
+    used = 0;
+    for (int n = 0; used < 1500000; n++) {
+        used += (size_t)sprintf(json + used, " \n = Article %d = \n \n", n);
+        const size_t length = (size_t)psk_rng_below(&rng, 20000);
+        memcpy(json + used, text, length);
+        used += length;
+        json[used++] = '\n';
+    }
+    PSK_TEST_OK(psk_write_file(in_folder("c.txt"), json, used));
+#if PSK_WITH_ZLIB
+    compress_file("b.jsonl", "b.jsonl.gz", false);
+#else
+    rename(in_folder("b.jsonl"), in_folder("b.jsonl.gz"));
+#endif
+    free(text);
+    free(json);
+}
+
+static void make_corpus(recipe *r, const char *output, int threads, psk_split_rule split) {
+    make_recipe(r, output, (const char *const[]){"a.txt", "b.jsonl.gz", "c.txt"}, 3);
+    r->options.valid_fraction = 0.2;
+    r->options.split = split;
+    r->options.shard_tokens = CORPUS_TOKENS;
+    r->options.threads = threads;
+}
+
+static void threads_do_not_matter(void **state) {
+    (void)state;
+    recipe one, other;
+    write_corpus();
+    for (int split = PSK_SPLIT_TAIL; split <= PSK_SPLIT_HASH; split++) {
+        make_corpus(&one, "one", 1, (psk_split_rule)split);
+        PSK_TEST_OK(psk_prepare(&one.options, &one.result));
+        assert_in_range(one.result.shards, 8, 20);
+        for (int threads = 2; threads <= 4; threads += 2) {
+            make_corpus(&other, "other", threads, (psk_split_rule)split);
+            PSK_TEST_OK(psk_prepare(&other.options, &other.result));
+            assert_true(expect_equal_folders(one.output, other.output) > 8);
+            PSK_TEST_OK(psk_remove_tree(other.output));
+        }
+        PSK_TEST_OK(psk_remove_tree(one.output));
+    }
+}
+
+typedef struct stopper {
+    int calls, stop; /* calls so far; at which to stop */
+    bool kill;
+} stopper;
+
+static int count_calls(void *user, int64_t done, int64_t total) {
+    stopper *const s = user;
+    assert_true(done >= 0 && done <= total);
+    if (++s->calls < s->stop)
+        return 0;
+    if (s->kill)
+        raise(SIGKILL);
+    return 1;
+}
+
+/* Stopped by Ctrl-C, or killed, after every round in turn: the folder is refused, the same call ends as if nothing had
+ * happened. */
+static void stop_and_go_on(psk_split_rule split, bool kill) {
+    recipe whole, r;
+    make_corpus(&whole, "whole", 1, split);
+    stopper all = {.stop = 1000};
+    whole.options.progress = count_calls;
+    whole.options.user = &all;
+    PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
+    assert_in_range(all.calls, 5, 20);
+    for (int stop = 1; stop <= all.calls; stop++) {
+        stopper s = {.stop = stop, .kill = kill};
+        psk_dataset dataset;
+        make_corpus(&r, "out", 1, split);
+        r.options.progress = count_calls;
+        r.options.user = &s;
+        if (kill) {
+            const pid_t child = fork();
+            assert_true(child >= 0);
+            if (child == 0)
+                _exit(psk_prepare(&r.options, &r.result));
+            int status;
+            assert_int_equal(waitpid(child, &status, 0), child);
+            assert_true(WIFSIGNALED(status));
+        } else {
+            PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_INTERRUPTED, "goes on from there");
+        }
+        if (stop > 1 || kill) { /* otherwise nothing was written, and nothing is left */
+            PSK_TEST_FAILS(psk_dataset_open(r.output, "train", &dataset), PSK_ERROR_FORMAT, "out is not finished");
+            PSK_TEST_FAILS(psk_prepare_check(r.output, &r.result), PSK_ERROR_FORMAT, "out is not finished");
+        }
+        r.options.progress = NULL;
+        r.options.threads = stop % 2 ? 1 : 3;
+        if (kill)
+            r.options.threads = 1; /* OpenMP's threads do not survive a fork */
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_memory_equal(&r.result, &whole.result, sizeof r.result);
+        expect_equal_folders(r.output, whole.output);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+    PSK_TEST_OK(psk_remove_tree(whole.output));
+}
+
+static void killed_and_resumed(void **state) {
+    (void)state;
+    write_corpus();
+    stop_and_go_on(PSK_SPLIT_TAIL, true);
+}
+
+static void stopped_and_resumed(void **state) {
+    (void)state;
+    write_corpus();
+    stop_and_go_on(PSK_SPLIT_TAIL, false);
+    stop_and_go_on(PSK_SPLIT_HASH, false);
+}
+
+/* A bad line in the middle: what was before it stays; once it is mended the same call goes on. */
+static void mended_and_resumed(void **state) {
+    (void)state;
+    recipe r;
+    write_text("a.jsonl", "{\"text\": \"first\"}\n");
+    write_text("b.jsonl", "{\"text\": \"second\"}\n{\"txt\": \"third\"}\n");
+    make_recipe(&r, "out", (const char *const[]){"a.jsonl", "b.jsonl"}, 2);
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "b.jsonl, line 2");
+    assert_int_equal(r.result.documents, 1);
+    write_text("b.jsonl", "{\"text\": \"second\"}\n{\"text\": \"third\"}\n");
+    expect_splits(&r, "first|second|third|", NULL);
+}
+
+/* What may not change between the two calls. */
+static void resume_refuses(void **state) {
+    (void)state;
+    recipe r;
+    stopper s = {.stop = 3};
+    write_corpus();
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
+    r.options.progress = count_calls;
+    r.options.user = &s;
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_INTERRUPTED, "documents");
+    r.options.progress = NULL;
+#define CHANGED_OPTION(field, value, words)                                                                            \
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);                                                                         \
+    r.options.field = value;                                                                                           \
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "prepare.json", words)
+    CHANGED_OPTION(split, PSK_SPLIT_HASH, "\"split\"");
+    CHANGED_OPTION(valid_fraction, 0.3, "\"valid_fraction\"");
+    CHANGED_OPTION(shard_tokens, 5, "\"shard_tokens\"");
+    CHANGED_OPTION(field, "body", "\"field\"");
+    CHANGED_OPTION(format, PSK_FORMAT_TEXT, "\"format\"");
+    CHANGED_OPTION(skip_bad_lines, 1, "\"skip_bad_lines\"");
+    char *text;
+    size_t size;
+    PSK_TEST_OK(psk_read_file(in_folder("a.txt"), FILE_LIMIT, &text, &size));
+    text[5]++;
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size));
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "a.txt", "has changed");
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size - 1));
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "a.txt", "2499999 now");
+    text[5]--;
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size));
+    psk_free(text);
+    write_text("out/train-00002.psk.partial", "short");
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "partial", "shorter");
+}
+
+static void check_finds_missing_shards(void **state) {
+    (void)state;
+    recipe r;
+    write_text("in.txt", "a text of some length");
+    make_one(&r, "in.txt");
+    r.options.shard_tokens = 10;
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    PSK_TEST_OK(psk_prepare_check(r.output, &r.result));
+    assert_int_equal(r.result.shards, 3);
+    assert_int_equal(remove(in_folder("out/train-00002.psk")), 0);
+    PSK_TEST_FAILS(psk_prepare_check(r.output, &r.result), PSK_ERROR_FORMAT, "20 tokens", "says 22");
+    write_text("out/train-00001.psk", "PSKSHARD");
+    PSK_TEST_FAILS(psk_prepare_check(r.output, &r.result), PSK_ERROR_FORMAT, "train-00001.psk", "truncated");
+    PSK_TEST_FAILS(psk_prepare_check(in_folder("none"), &r.result), PSK_ERROR_FILE, "none");
+    PSK_TEST_FAILS(psk_prepare_check(NULL, &r.result), PSK_ERROR_ARGUMENT, "NULL");
+}
+
+/* ------------------------------------------------------------------------------------------------------------ memory
+ */
+
+/* What an allocation that fails leaves behind is gone on with, or removed; in the end all is as it should be. */
+static psk_status prepare_once(void *argument) {
+    recipe *const r = argument;
+    psk_dataset dataset;
+    PSK_TRY(psk_prepare(&r->options, &r->result));
+    const psk_status status = psk_dataset_open(r->output, "train", &dataset);
+    if (status == PSK_OK)
+        psk_dataset_close(&dataset);
+    return status != PSK_OK && psk_remove_tree(r->output) != PSK_OK ? PSK_ERROR_INTERNAL : status;
+}
+
+static void out_of_memory(void **state) {
+    (void)state;
+    recipe r;
+    write_text("in.txt", "a small text\nof two lines\n");
+    write_text("lines.jsonl", lines);
+    write_text("wiki.txt", " \n" FIRST_ARTICLE SECOND_ARTICLE);
+    for (int i = 0; i < 2; i++) {
+        const char *const compressed_names[] = {"lines.jsonl.gz", "lines.jsonl.zst"};
+        const bool built = i ? PSK_WITH_ZSTD : PSK_WITH_ZLIB;
+        if (built)
+            compress_file("lines.jsonl", compressed_names[i], false);
+        make_recipe(&r, "out", (const char *const[]){"in.txt", built ? compressed_names[i] : "lines.jsonl", "wiki.txt"},
+                    3);
+        r.options.valid_fraction = 0.4;
+        r.options.threads = 1;
+        assert_true(psk_test_allocation_failures(prepare_once, &r) > 20);
+        assert_string_equal(split_text(r.output, "train"),
+                            "a small text\n|on|d\xc3\xa9|e| = First = \n \n Text of it . \n|"
+                            " = Second ( 2 ) = |");
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(files_and_folders),
+        TEST(cuts_between_characters),
+        TEST(long_texts),
+        TEST(json_lines),
+        TEST(json_lines_are_cut_as_texts),
+        TEST(wikitext),
+        TEST(compressed),
+        TEST(standard_input),
+        TEST(split_by_hash),
+        TEST(split_by_inputs),
+        TEST(refuses),
+        TEST(bad_lines),
+        TEST(long_lines),
+        TEST(damaged_compression),
+        TEST(killed_and_resumed),
+        TEST(stopped_and_resumed),
+        TEST(mended_and_resumed),
+        TEST(resume_refuses),
+        TEST(threads_do_not_matter),
+        TEST(check_finds_missing_shards),
+        TEST(out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
