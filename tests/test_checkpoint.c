@@ -69,6 +69,32 @@ static psk_status read_newest(psk_model *model, float *m_read, float *v_read, ps
     return status;
 }
 
+static bool newest_has_a_tokenizer(void) {
+    char *path, *file;
+    PSK_TEST_OK(psk_checkpoint_newest(f.output, &path));
+    PSK_TEST_OK(psk_join_path(path, PSK_TOKENIZER_FILE, &file));
+    const bool found = psk_is_file(file);
+    psk_free(path);
+    psk_free(file);
+    return found;
+}
+
+/* A checkpoint is a model folder with the tokenizer of its data, if there is one. */
+static void carries_the_tokenizer(void **unused) {
+    (void)unused;
+    psk_tokenizer *tokenizer;
+    psk_checkpoint c = checkpoint();
+    state.step = 500;
+    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2, PSK_NOT_BEST));
+    assert_false(newest_has_a_tokenizer());
+    PSK_TEST_OK(psk_tokenizer_load("bytes", &tokenizer));
+    c.tokenizer = tokenizer;
+    state.step = 501;
+    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2, PSK_NOT_BEST));
+    assert_true(newest_has_a_tokenizer());
+    psk_tokenizer_free(tokenizer);
+}
+
 /* The newest checkpoint is that of `step` and reads back bit for bit. */
 static void assert_newest(int64_t step) {
     const int64_t floats = f.model->params.floats;
@@ -342,6 +368,7 @@ static void out_of_memory(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(round_trip),
+        TEST(carries_the_tokenizer),
         TEST(layout),
         TEST(keeps_the_last_and_the_best),
         TEST(same_step_again),

@@ -399,6 +399,8 @@ static psk_status write_files(const psk_checkpoint *checkpoint, const json_t *op
     PSK_TRY(psk_remove_tree(folder)); /* left by a crash */
     PSK_TRY(psk_make_folders(folder));
     PSK_TRY(psk_model_save(checkpoint->model, folder));
+    if (checkpoint->tokenizer)
+        PSK_TRY(psk_tokenizer_save(checkpoint->tokenizer, folder));
     PSK_TRY(in_folder(folder, "optimizer.safetensors", checkpoint, write_optimizer));
     PSK_TRY(psk_join_path(folder, "state.json", &state));
     const psk_status status = write_state(checkpoint, options, state);

@@ -1,7 +1,9 @@
 /* The run folder and its checkpoints (docs/formats.md):
  *
- *     OUTPUT/checkpoints/step-00000500/   config.json, model.safetensors: a model folder; optimizer.safetensors,
- * state.json OUTPUT/last, OUTPUT/best            relative symbolic links to one of them
+ *     OUTPUT/checkpoints/step-00000500/
+ *         config.json, model.safetensors, tokenizer files: a model folder
+ *         optimizer.safetensors, state.json
+ *     OUTPUT/last, OUTPUT/best: relative symbolic links to one of them
  *
  * A checkpoint is written to checkpoints/incomplete-step-00000500, every file synced, and renamed when it is whole, so
  * a crash or a full disk at any moment leaves the ones before as they were. */
@@ -10,6 +12,7 @@
 
 #include "base/json.h"
 #include "data/order.h"
+#include "data/tokenizer.h"
 #include "model/model.h"
 
 /* All of a run that is not a tensor. */
@@ -29,6 +32,7 @@ typedef struct psk_checkpoint {
     psk_model *model;
     float *m, *v; /* moments, laid out as the weights */
     psk_train_state *state;
+    const psk_tokenizer *tokenizer; /* of the training data, whose files go with the model; NULL: none. Not read */
 } psk_checkpoint;
 
 typedef enum { PSK_NOT_BEST, PSK_BEST } psk_rank;

@@ -56,8 +56,12 @@ static int64_t peak_memory(void) {
 }
 
 static psk_checkpoint checkpoint_of(trainer *t) {
-    return (psk_checkpoint){
-        .output = t->options->output, .model = t->model, .m = t->step.m, .v = t->step.v, .state = &t->state};
+    return (psk_checkpoint){.output = t->options->output,
+                            .model = t->model,
+                            .m = t->step.m,
+                            .v = t->step.v,
+                            .state = &t->state,
+                            .tokenizer = t->train.tokenizer};
 }
 
 /* ------------------------------------------------------------------------------------------------------------ set-up
