@@ -1,62 +1,15 @@
 /* Decoding sessions: however a sequence is cut, the logits are those of the parallel form. */
-#include "model_fixture.h"
-
-#include "infer/session.h"
-
-#define LIMIT 1e-4 /* the contract: in fp32, however the sequence is cut */
-
-/* A model with a sequence and its logits by the parallel form. */
-typedef struct fixture {
-    psk_device *device;
-    psk_model *model;
-    int64_t N, V;
-    int32_t *tokens;
-    float *logits; /* N x V */
-} fixture;
-
-static fixture fixture_begin(size_t device, const psk_model_config *config, int64_t N) {
-    fixture f = {.device = fixture_device(device), .N = N, .V = config->vocab_size};
-    f.model = fixture_model(f.device, config);
-    f.tokens = fixture_tokens(N, f.V, 1);
-    f.logits = psk_test_buffer(N * f.V);
-    PSK_TEST_OK(psk_model_logits(f.model, 1, N, f.tokens, f.logits));
-    return f;
-}
-
-static void fixture_end(fixture *f) {
-    psk_test_free(f->logits);
-    free(f->tokens);
-    psk_model_free(f->model);
-    psk_device_free(f->device);
-}
-
-/* Appends `count` tokens of the sequence and compares the logits of the last one. */
-static void append(const fixture *f, psk_session *session, int64_t count, double *worst) {
-    float *logits = psk_test_buffer(f->V);
-    const int64_t end = psk_session_length(session) + count;
-    PSK_TEST_OK(psk_session_append(session, f->tokens + end - count, count, logits));
-    assert_int_equal(psk_session_length(session), end);
-    const double error = psk_test_relative_rms(logits, f->logits + (end - 1) * f->V, f->V);
-    if (!(error <= *worst))
-        *worst = error;
-    psk_test_free(logits);
-}
-
-static psk_session *session_of(const fixture *f) {
-    psk_session *session;
-    PSK_TEST_OK(psk_session_create(f->model, &session));
-    return session;
-}
+#include "session_fixture.h"
 
 /* Pieces of 1 ... largest tokens. */
-static double random_cut(const fixture *f, uint64_t seed, int64_t largest) {
+static double random_cut(const session_fixture *f, uint64_t seed, int64_t largest) {
     psk_rng rng = psk_rng_make(FIXTURE_SEED, 1000 + seed);
-    psk_session *session = session_of(f);
+    psk_session *session = session_fixture_open(f);
     double worst = 0;
     while (psk_session_length(session) < f->N) {
         const int64_t piece = 1 + (int64_t)psk_rng_below(&rng, (uint64_t)largest);
         const int64_t left = f->N - psk_session_length(session);
-        append(f, session, piece < left ? piece : left, &worst);
+        session_fixture_append(f, session, piece < left ? piece : left, &worst);
     }
     psk_session_free(session);
     return worst;
@@ -64,7 +17,7 @@ static double random_cut(const fixture *f, uint64_t seed, int64_t largest) {
 
 static void check_cuts(size_t device, size_t form) {
     const psk_model_config config = fixture_config(form);
-    fixture f = fixture_begin(device, &config, 61);
+    session_fixture f = session_fixture_begin(device, &config, 61);
     const int64_t largest[] = {1, 2, 6, 7, 8, 15, 61}; /* b - 1, b, b + 1, 2 b + 1, everything */
     double worst = 0;
     for (size_t i = 0; i < sizeof largest / sizeof largest[0]; i++) {
@@ -73,8 +26,8 @@ static void check_cuts(size_t device, size_t form) {
             worst = error;
     }
     printf("  cuts, %s, %-36s %.1e\n", fixture_devices[device], fixture_name(form), worst);
-    PSK_TEST_AT_MOST(worst, LIMIT);
-    fixture_end(&f);
+    PSK_TEST_AT_MOST(worst, SESSION_LIMIT);
+    session_fixture_end(&f);
 }
 
 static void test_any_cut_gives_the_logits_of_the_parallel_form(void **state) {
@@ -90,17 +43,17 @@ static void test_prompts_longer_than_a_chunk(void **state) {
     for (size_t form = 0; form < FIXTURE_FORMS; form++) {
         psk_model_config config = fixture_config(form);
         config.attention.block_size = 500;
-        fixture f = fixture_begin(1, &config, 2 * PSK_SESSION_CHUNK + 700);
-        psk_session *session = session_of(&f);
+        session_fixture f = session_fixture_begin(1, &config, 2 * PSK_SESSION_CHUNK + 700);
+        psk_session *session = session_fixture_open(&f);
         double worst = 0;
         const int64_t pieces[] = {PSK_SESSION_CHUNK + 1, 1, 498, 1, 650};
         for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
-            append(&f, session, pieces[i], &worst);
-        append(&f, session, f.N - psk_session_length(session), &worst);
+            session_fixture_append(&f, session, pieces[i], &worst);
+        session_fixture_append(&f, session, f.N - psk_session_length(session), &worst);
         printf("  long prompt, %-36s %.1e\n", fixture_name(form), worst);
-        PSK_TEST_AT_MOST(worst, LIMIT);
+        PSK_TEST_AT_MOST(worst, SESSION_LIMIT);
         psk_session_free(session);
-        fixture_end(&f);
+        session_fixture_end(&f);
     }
 }
 
@@ -109,9 +62,10 @@ static void test_interleaved_sessions_equal_serial_ones(void **state) {
     (void)state;
     for (size_t form = 0; form < FIXTURE_FORMS; form++) {
         const psk_model_config config = fixture_config(form);
-        fixture f = fixture_begin(1, &config, 40);
+        session_fixture f = session_fixture_begin(1, &config, 40);
         int32_t *other = fixture_tokens(f.N, f.V, 2);
-        psk_session *alone = session_of(&f), *first = session_of(&f), *second = session_of(&f);
+        psk_session *alone = session_fixture_open(&f), *first = session_fixture_open(&f),
+                    *second = session_fixture_open(&f);
         float *want = psk_test_buffer(f.V), *got = psk_test_buffer(f.V);
         for (int64_t t = 0; t < f.N; t += 4) {
             PSK_TEST_OK(psk_session_append(alone, f.tokens + t, 4, want));
@@ -125,7 +79,7 @@ static void test_interleaved_sessions_equal_serial_ones(void **state) {
         psk_session_free(first);
         psk_session_free(alone);
         free(other);
-        fixture_end(&f);
+        session_fixture_end(&f);
     }
 }
 
@@ -134,8 +88,8 @@ static void test_state_is_constant_for_linear_forms(void **state) {
     for (size_t form = 0; form < FIXTURE_FORMS; form++) {
         const psk_model_config config = fixture_config(form);
         const bool linear = psk_attention_uses_ab(&config.attention);
-        fixture f = fixture_begin(1, &config, 3 * PSK_SESSION_CHUNK);
-        psk_session *session = session_of(&f);
+        session_fixture f = session_fixture_begin(1, &config, 3 * PSK_SESSION_CHUNK);
+        psk_session *session = session_fixture_open(&f);
         const int64_t before = psk_session_bytes(session);
         PSK_TEST_OK(psk_session_append(session, f.tokens, f.N, NULL));
         assert_int_equal(before > 0, linear);
@@ -144,30 +98,30 @@ static void test_state_is_constant_for_linear_forms(void **state) {
         psk_session_reset(session);
         assert_int_equal(psk_session_bytes(session), psk_session_bytes_at(f.model, 0));
         psk_session_free(session);
-        fixture_end(&f);
+        session_fixture_end(&f);
     }
 }
 
 static void test_wrong_tokens_are_refused_and_change_nothing(void **state) {
     (void)state;
     const psk_model_config config = fixture_config(FIXTURE_FORMS - 1);
-    fixture f = fixture_begin(1, &config, 20);
-    psk_session *session = session_of(&f);
+    session_fixture f = session_fixture_begin(1, &config, 20);
+    psk_session *session = session_fixture_open(&f);
     double worst = 0;
-    append(&f, session, 9, &worst);
+    session_fixture_append(&f, session, 9, &worst);
     PSK_TEST_FAILS(psk_session_append(session, (const int32_t[]){3, 29}, 2, NULL), PSK_ERROR_ARGUMENT, "token 1 is 29",
                    "0 ... 28");
     PSK_TEST_FAILS(psk_session_append(session, (const int32_t[]){-1}, 1, NULL), PSK_ERROR_ARGUMENT, "token 0 is -1");
     PSK_TEST_FAILS(psk_session_append(session, f.tokens, 0, NULL), PSK_ERROR_ARGUMENT, "0 tokens");
-    append(&f, session, 11, &worst);
-    PSK_TEST_AT_MOST(worst, LIMIT);
+    session_fixture_append(&f, session, 11, &worst);
+    PSK_TEST_AT_MOST(worst, SESSION_LIMIT);
     psk_session_free(session);
     psk_session_free(NULL);
-    fixture_end(&f);
+    session_fixture_end(&f);
 }
 
 static psk_status read_prompt(void *argument) {
-    const fixture *f = argument;
+    const session_fixture *f = argument;
     psk_session *session;
     PSK_TRY(psk_session_create(f->model, &session));
     const psk_status status = psk_session_append(session, f->tokens, f->N, NULL);
@@ -180,9 +134,9 @@ static void test_out_of_memory_is_an_error(void **state) {
     const size_t forms[] = {0, 2, FIXTURE_FORMS - 1}; /* a cache that grows, a state alone, both */
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         const psk_model_config config = fixture_config(forms[i]);
-        fixture f = fixture_begin(0, &config, 2 * PSK_SESSION_CHUNK + 1);
+        session_fixture f = session_fixture_begin(0, &config, 2 * PSK_SESSION_CHUNK + 1);
         assert_true(psk_test_allocation_failures(read_prompt, &f) > 0);
-        fixture_end(&f);
+        session_fixture_end(&f);
     }
 }
 
