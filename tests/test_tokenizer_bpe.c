@@ -206,37 +206,16 @@ static void check_texts(const psk_tokenizer *tokenizer, const int32_t *tokens, i
     assert_int_equal(at, size);
 }
 
-/* Encodes in parts that end anywhere; returns the tokens' number. */
-static void encode_in_parts(const psk_tokenizer *tokenizer, psk_rng *rng, const char *text, size_t size,
-                            psk_tokens *tokens) {
-    size_t start = 0, end = 0;
-    while (end < size) {
-        size_t used;
-        end += 1 + (size_t)psk_rng_below(rng, size - end);
-        PSK_TEST_OK(psk_tokenizer_encode_part(tokenizer, text + start, end - start,
-                                              end < size ? PSK_TEXT_GOES_ON : PSK_TEXT_ENDS, tokens, &used));
-        assert_true(used <= end - start);
-        start += used;
-    }
-    assert_int_equal(start, size);
-}
-
 static void check_round_trips(const psk_tokenizer *tokenizer, uint64_t stream, int rounds) {
     psk_rng rng = psk_rng_make(SEED, stream);
     print_message("    seed %d\n", SEED);
     for (int round = 0; round < rounds; round++) {
         char text[300];
-        psk_tokens parts = {0};
         int32_t *tokens;
         int64_t count;
         const size_t size = random_text(&rng, text, sizeof text);
         PSK_TEST_OK(psk_tokenizer_encode(tokenizer, text, size, &tokens, &count));
         check_texts(tokenizer, tokens, count, text, size);
-        encode_in_parts(tokenizer, &rng, text, size, &parts);
-        assert_int_equal(parts.count, count);
-        if (count)
-            assert_memory_equal(parts.ids, tokens, (size_t)count * sizeof *tokens);
-        psk_free(parts.ids);
         psk_buffer_free(tokens);
     }
 }

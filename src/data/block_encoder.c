@@ -43,11 +43,8 @@ static void clear(psk_encoded_block *block) {
 /* In the pieces in which a reader would have cut it. */
 static psk_status encode_text(const encoder *e, psk_side side, const unsigned char *text, int64_t size) {
     while (size > 0) {
-        size_t used;
         const int64_t length = size > PSK_PIECE_BYTES ? psk_cut_piece(text) : size;
-        PSK_TRY(psk_tokenizer_encode_part(e->tokenizer, (const char *)text, (size_t)length, PSK_TEXT_ENDS,
-                                          &e->out->tokens[side], &used));
-        PSK_ASSERT(used == (size_t)length);
+        PSK_TRY(psk_tokenizer_append(e->tokenizer, (const char *)text, (size_t)length, &e->out->tokens[side]));
         e->out->bytes += length;
         text += length;
         size -= length;

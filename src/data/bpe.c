@@ -128,27 +128,25 @@ static psk_status append_piece(const bpe_tokenizer *bpe, encoder *e, const char 
     return PSK_OK;
 }
 
-static psk_status encode_pieces(const bpe_tokenizer *bpe, encoder *e, const char *text, size_t size, psk_text_end end,
-                                psk_tokens *tokens, size_t *used) {
+static psk_status append_pieces(const bpe_tokenizer *bpe, encoder *e, const char *text, size_t size,
+                                psk_tokens *tokens) {
     psk_split split = {.splitter = bpe->splitter, .match = e->match, .text = text, .size = size};
     for (;;) {
         const char *piece;
         size_t piece_size;
         bool found;
         PSK_TRY(psk_split_next(&split, &piece, &piece_size, &found));
-        if (!found || (end == PSK_TEXT_GOES_ON && split.next + PSK_SPLIT_AHEAD > size))
+        if (!found)
             return PSK_OK;
         PSK_TRY(append_piece(bpe, e, piece, piece_size, tokens));
-        *used = split.next;
     }
 }
 
-static psk_status bpe_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                             psk_tokens *tokens, size_t *used) {
+static psk_status bpe_append(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens) {
     bpe_tokenizer *const bpe = (bpe_tokenizer *)(uintptr_t)tokenizer; /* the list of encoders is all that changes */
     encoder *e;
     PSK_TRY(take_encoder(bpe, &e));
-    const psk_status status = encode_pieces(bpe, e, text, size, end, tokens, used);
+    const psk_status status = append_pieces(bpe, e, text, size, tokens);
     give_back_encoder(bpe, e);
     return status;
 }
@@ -173,7 +171,7 @@ static void bpe_free(psk_tokenizer *tokenizer) {
     psk_free(bpe);
 }
 
-static const psk_tokenizer_kind bpe_kind = {bpe_encode, bpe_save, bpe_free};
+static const psk_tokenizer_kind bpe_kind = {bpe_append, bpe_save, bpe_free};
 
 /* "bpe-" and a hash of all that decides what is encoded how. */
 static void make_name(const psk_bpe_parts *parts, char name[PSK_TOKENIZER_NAME_SIZE]) {

@@ -27,7 +27,4 @@ void psk_split_match_free(void *match);
 /* The piece from split->next on, which is moved behind it; false at the end of the text. */
 psk_status psk_split_next(psk_split *split, const char **piece, size_t *size, bool *found);
 
-/* A piece is decided by what stands at most this many bytes behind it. */
-#define PSK_SPLIT_AHEAD 16
-
 #endif

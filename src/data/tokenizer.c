@@ -196,19 +196,16 @@ psk_status psk_tokenizer_check(const psk_tokenizer *tokenizer, int64_t vocab_siz
                     tokenizer->name, tokenizer->vocab_size, vocab_size);
 }
 
-psk_status psk_tokenizer_encode_part(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                                     psk_tokens *tokens, size_t *used) {
-    *used = 0;
-    return tokenizer->kind->encode(tokenizer, text, size, end, tokens, used);
+psk_status psk_tokenizer_append(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens) {
+    return tokenizer->kind->append(tokenizer, text, size, tokens);
 }
 
 psk_status psk_tokenizer_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, int32_t **tokens,
                                 int64_t *count) {
     psk_tokens list = {0};
-    size_t used;
     *tokens = NULL;
     *count = 0;
-    const psk_status status = psk_tokenizer_encode_part(tokenizer, text, size, PSK_TEXT_ENDS, &list, &used);
+    const psk_status status = psk_tokenizer_append(tokenizer, text, size, &list);
     if (status != PSK_OK) {
         psk_free(list.ids);
         return status;

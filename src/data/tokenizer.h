@@ -21,12 +21,9 @@ typedef struct psk_tokens {
 /* Room for `more` further ids. */
 psk_status psk_tokens_reserve(psk_tokens *tokens, int64_t more);
 
-/* Whether the text may go on behind the bytes that were given. */
-typedef enum { PSK_TEXT_GOES_ON, PSK_TEXT_ENDS } psk_text_end;
-
 typedef struct psk_tokenizer_kind {
-    psk_status (*encode)(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                         psk_tokens *tokens, size_t *used); /* as psk_tokenizer_encode_part */
+    psk_status (*append)(const psk_tokenizer *tokenizer, const char *text, size_t size,
+                         psk_tokens *tokens); /* as psk_tokenizer_append */
     psk_status (*save)(const psk_tokenizer *tokenizer, const char *folder);
     void (*free)(psk_tokenizer *tokenizer);
 } psk_tokenizer_kind;
@@ -41,12 +38,8 @@ struct psk_tokenizer {
     int64_t *starts;     /* vocab_size + 1 numbers: token i is text[starts[i] ... starts[i + 1] - 1] */
 };
 
-/* Encoding a text that comes in parts: appends the tokens of its first *used bytes to `tokens`, where these do not
- * depend on what may follow; the caller gives the rest again, with more after it. *used == 0: more text is needed (a
- * piece may be as long as the text). Joined, the tokens are those of the whole text, however it was cut. With
- * PSK_TEXT_ENDS *used == size. Errors: MEMORY. */
-psk_status psk_tokenizer_encode_part(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                                     psk_tokens *tokens, size_t *used);
+/* psk_tokenizer_encode, behind what is in `tokens`. */
+psk_status psk_tokenizer_append(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens);
 
 /* The file that psk_tokenizer_save writes last, and what SentencePiece has besides. */
 #define PSK_TOKENIZER_FILE "tokenizer.json"

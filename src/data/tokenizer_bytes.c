@@ -7,14 +7,11 @@
 
 #define BYTES_END_OF_TEXT 256
 
-static psk_status bytes_encode(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                               psk_tokens *tokens, size_t *used) {
+static psk_status bytes_append(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens) {
     (void)tokenizer;
-    (void)end;
     PSK_TRY(psk_tokens_reserve(tokens, (int64_t)size));
     for (size_t i = 0; i < size; i++)
         tokens->ids[tokens->count++] = (unsigned char)text[i];
-    *used = size;
     return PSK_OK;
 }
 
@@ -28,7 +25,7 @@ static void bytes_free(psk_tokenizer *tokenizer) {
     psk_free(tokenizer);
 }
 
-static const psk_tokenizer_kind bytes_kind = {bytes_encode, bytes_save, bytes_free};
+static const psk_tokenizer_kind bytes_kind = {bytes_append, bytes_save, bytes_free};
 
 psk_status psk_tokenizer_bytes(psk_tokenizer **out) {
     psk_status status;

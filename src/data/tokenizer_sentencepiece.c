@@ -94,23 +94,16 @@ static size_t segment_size(const sentencepiece_tokenizer *t, const char *text) {
     return end;
 }
 
-static psk_status encode(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_text_end end,
-                         psk_tokens *tokens, size_t *used) {
+static psk_status append(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens) {
     const sentencepiece_tokenizer *const t = (const sentencepiece_tokenizer *)tokenizer;
-    const char *const begin = text;
-    if (end == PSK_TEXT_GOES_ON)
-        return PSK_OK;
     while (size > SEGMENT_MOST) {
         const size_t part = segment_size(t, text);
         PSK_TRY(encode_segment(t, text, part, tokens));
-        const size_t skipped = part + (t->base.adds_space && text[part] == ' '); /* the library adds it again */
-        text += skipped;
-        size -= skipped;
+        const size_t done = part + (t->base.adds_space && text[part] == ' '); /* the library adds it again */
+        text += done;
+        size -= done;
     }
-    if (size > 0)
-        PSK_TRY(encode_segment(t, text, size, tokens));
-    *used = (size_t)(text + size - begin);
-    return PSK_OK;
+    return size > 0 ? encode_segment(t, text, size, tokens) : PSK_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------- save and free
@@ -134,7 +127,7 @@ static void free_tokenizer(psk_tokenizer *tokenizer) {
     psk_free(t);
 }
 
-static const psk_tokenizer_kind sentencepiece_kind = {encode, save, free_tokenizer};
+static const psk_tokenizer_kind sentencepiece_kind = {append, save, free_tokenizer};
 
 /* -------------------------------------------------------------------------------------------------------------- load
  */
