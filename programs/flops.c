@@ -22,13 +22,22 @@ static attention_flops pair_flops(double pairs, double w, double d) {
     return (attention_flops){pairs * (2 * w + 2 * (d + 1)), pairs * (6 * w + 4 * d + 2)};
 }
 
-/* The far part: a query reads the state of m x (d+1), a key is folded into it, a product of 2 m (d+1) each. Backward
- * takes five: rebuilding Z and db, dv for a key, da and U += for a query. The last blocks' keys are never read. */
-static attention_flops far_flops(double n, double b, int lag, double m, double d) {
+/* The far part by the state: a query reads m x (d+1) numbers, a key is folded into them, a product of 2 m (d+1) each.
+ * Backward takes five: rebuilding Z and db, dv for a key, da and U += for a query. The last blocks' keys are never
+ * read.
+ */
+static attention_flops state_flops(double n, double b, int lag, double m, double d) {
     const double queries = n - least(n, (1 + lag) * b);
     const double keys = b * fmax(0, ceil(n / b) - 1 - lag);
     const double product = 2 * m * (d + 1);
     return (attention_flops){product * (queries + keys), product * (2 * queries + 3 * keys)};
+}
+
+/* By the state, or pair by pair where that is less (a short sequence). */
+static attention_flops far_flops(double n, double b, int lag, double r, double m, double d) {
+    const attention_flops state = state_flops(n, b, lag, m, d);
+    const attention_flops pairs = pair_flops(n * (n + 1) / 2 - near_pairs(n, b, lag), r, d);
+    return pairs.forward < state.forward ? pairs : state;
 }
 
 /* One row of h numbers -> r: the matrix products alone. Backward: dx, and for trained matrices dW, as much each. */
@@ -73,7 +82,7 @@ attention_flops flops_of_attention(const psk_attention_config *config, const psk
         const double m = sketched ? r * (r + 1) / 2 : r; /* the symmetric product, packed */
         const double w = sketched && config->local != PSK_LOCAL_NONE ? h : r;
         one = pair_flops(near_pairs(n, b, lag), w, d);
-        one = add_scaled(one, 1, far_flops(n, b, lag, m, d));
+        one = add_scaled(one, 1, far_flops(n, b, lag, r, m, d));
         one = add_scaled(one, 2 * n, sketch_flops(config, h)); /* q and k */
     }
     return add_scaled((attention_flops){0, 0}, heads, one);

@@ -157,15 +157,19 @@ static const variant variants[] = {
     {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, PSK_CAUSAL},
     {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, PSK_CAUSAL}};
 
-/* B H Hkv Nq Nk h d r, block. Sizes 1 less and more than vectors, tiles and chunks; one as models have it. */
+/* B H Hkv Nq Nk h d r, block, whether there is a state (then a sequence is never short: all far keys pair by pair).
+ * Sizes 1 less and more than vectors, tiles and chunks; one as models have it. */
 static const struct fused_size {
     psk_attention_shape shape;
     int64_t block;
+    bool states;
 } sizes[] = {
-    {{2, 2, 1, 67, 67, 5, 7, 3}, 16},       {{1, 3, 3, 33, 97, 17, 31, 8}, 13},
-    {{1, 2, 2, 257, 257, 64, 64, 32}, 128}, {{1, 4, 2, 95, 511, 33, 15, 17}, 255},
-    {{1, 1, 1, 613, 613, 16, 65, 9}, 300},  {{2, 1, 1, 49, 49, 1, 1, 2}, 5},
-    {{1, 6, 2, 130, 130, 31, 48, 15}, 1},
+    {{2, 2, 1, 67, 67, 5, 7, 3}, 16, true},        {{1, 3, 3, 33, 97, 17, 31, 8}, 13, true},
+    {{1, 2, 2, 257, 257, 64, 64, 32}, 128, false}, {{1, 4, 2, 95, 511, 33, 15, 17}, 255, true},
+    {{1, 1, 1, 613, 613, 16, 65, 9}, 300, true},   {{2, 1, 1, 49, 49, 1, 1, 2}, 5, false},
+    {{1, 6, 2, 130, 130, 31, 48, 15}, 1, true},    {{1, 4, 2, 95, 211, 33, 15, 17}, 31, false},
+    {{1, 2, 1, 331, 331, 16, 24, 4}, 30, false},   {{1, 2, 2, 700, 700, 40, 33, 24}, 100, false},
+    {{1, 2, 2, 257, 257, 64, 64, 32}, 128, true},
 };
 
 static fused_case make_case(int64_t v, int64_t s) {
@@ -178,7 +182,7 @@ static fused_case make_case(int64_t v, int64_t s) {
     c.config.block_size = sizes[s].block;
     c.config.far_scale = s % 2 == 0 ? 1.0f : 0.25f;
     c.config.sketch_size = c.shape.r;
-    c.states = c.config.mechanism == PSK_POLYSKETCH && s % 3 != 2;
+    c.states = c.config.mechanism == PSK_POLYSKETCH && sizes[s].states;
     if (!psk_attention_uses_ab(&c.config))
         c.shape.r = 0;
     return c;
