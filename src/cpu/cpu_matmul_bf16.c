@@ -54,8 +54,14 @@ static psk_status find_product(psk_cpu_bf16 *kept, const psk_dnnl_shape *shape, 
             *out = kept->kept[i].product;
             return PSK_OK;
         }
-    psk_dnnl_product *product;
-    PSK_TRY(psk_dnnl_product_create(shape, &product));
+    psk_dnnl_product *product = NULL;
+    psk_status status = PSK_OK;
+#pragma omp parallel num_threads(1)
+    {
+        psk_dnnl_stay_serial(); /* the number of threads of a product is that of where it is made */
+        status = psk_dnnl_product_create(shape, &product);
+    }
+    PSK_TRY(status);
     kept->kept[kept->count].shape = *shape;
     kept->kept[kept->count++].product = product;
     *out = product;
