@@ -83,7 +83,8 @@ exit_code generation_show(generation *g, const char *text, size_t size);
 exit_code generation_load_state(generation *g, const char *path);
 void generation_reset(generation *g);
 
-/* One line on stderr about the last read and write, and the state. */
+/* Lines on stderr: length and bytes of the state; the same behind the speed of the last read and write. */
+void generation_say_state(const generation *g);
 void generation_say_speed(const generation *g);
 
 /* The dialogue of --interactive. */

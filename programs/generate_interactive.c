@@ -17,28 +17,22 @@ typedef struct talk_command {
     talk_end (*run)(generation *g, const char *argument);
 } talk_command;
 
-static void say_state(const generation *g) {
-    char state[FORMAT_CAPACITY];
-    fprintf(stderr, "context: %lld tokens, state: %s\n", (long long)psk_session_length(g->session),
-            format_bytes(state, psk_session_bytes(g->session)));
-}
-
 static talk_end run_save(generation *g, const char *path) {
     if (say_status("generate", psk_session_save(g->session, path)) == EXIT_DONE)
-        say_state(g);
+        generation_say_state(g);
     return TALK_GOES_ON;
 }
 
 static talk_end run_load(generation *g, const char *path) {
     if (generation_load_state(g, path) == EXIT_DONE)
-        say_state(g);
+        generation_say_state(g);
     return TALK_GOES_ON;
 }
 
 static talk_end run_reset(generation *g, const char *argument) {
     (void)argument;
     generation_reset(g);
-    say_state(g);
+    generation_say_state(g);
     return TALK_GOES_ON;
 }
 
@@ -59,13 +53,13 @@ enum { TALK_COMMANDS = sizeof talk_commands / sizeof talk_commands[0] };
 
 static talk_end run_help(generation *g, const char *argument) {
     (void)argument;
-    fprintf(stderr,
-            "The model continues what you type, and remembers. A line that is empty: it goes on writing. Ctrl-C "
-            "stops it.\nA line that is to begin with / begins with //.\n");
+    fputs("The model goes on from what you type, and remembers. Enter alone: it goes on\n"
+          "writing. Ctrl-C stops it. A line that is to begin with / begins with //.\n",
+          stderr);
     for (int i = 0; i < TALK_COMMANDS; i++)
         fprintf(stderr, "  %-6s %-4s  %s\n", talk_commands[i].name,
                 talk_commands[i].argument ? talk_commands[i].argument : "", talk_commands[i].help);
-    say_state(g);
+    generation_say_state(g);
     return TALK_GOES_ON;
 }
 
@@ -84,7 +78,7 @@ static talk_end run_command(generation *g, char *line) {
     fprintf(stderr, "no command '%.*s'; there are", (int)length, line);
     for (int i = 0; i < TALK_COMMANDS; i++)
         fprintf(stderr, " %s", talk_commands[i].name);
-    fprintf(stderr, " (a text that is to begin with / begins with //)\n");
+    fprintf(stderr, "\n(a line that is to begin with / begins with //)\n");
     return TALK_GOES_ON;
 }
 

@@ -132,13 +132,27 @@ exit_code generation_show(generation *g, const char *text, size_t size) {
     return code;
 }
 
+/* "60 tokens (5.89 k/s)" */
+static const char *format_speed(char text[64], int64_t tokens, double seconds) {
+    char rate[FORMAT_CAPACITY];
+    snprintf(text, 64, "%lld tokens (%s/s)", (long long)tokens,
+             format_count(rate, tokens > 0 && seconds > 0 ? (double)tokens / seconds : 0));
+    return text;
+}
+
+void generation_say_state(const generation *g) {
+    char state[FORMAT_CAPACITY];
+    fprintf(stderr, "context: %lld tokens, state: %s\n", (long long)psk_session_length(g->session),
+            format_bytes(state, psk_session_bytes(g->session)));
+}
+
 void generation_say_speed(const generation *g) {
-    char prompt[FORMAT_CAPACITY], written[FORMAT_CAPACITY], state[FORMAT_CAPACITY];
-    fprintf(
-        stderr, "prompt: %lld tokens, %s tokens/s; text: %lld tokens, %s tokens/s; context: %lld tokens, state: %s\n",
-        (long long)g->read_tokens, format_count(prompt, g->read_tokens ? (double)g->read_tokens / g->read_seconds : 0),
-        (long long)g->written, format_count(written, g->written ? (double)g->written / g->seconds : 0),
-        (long long)psk_session_length(g->session), format_bytes(state, psk_session_bytes(g->session)));
+    char speed[64];
+    if (g->read_tokens > 0)
+        fprintf(stderr, "prompt: %s; ", format_speed(speed, g->read_tokens, g->read_seconds));
+    if (g->written > 0)
+        fprintf(stderr, "text: %s; ", format_speed(speed, g->written, g->seconds));
+    generation_say_state(g);
 }
 
 /* -------------------------------------------------------------------------------------------------- log-probabilities
