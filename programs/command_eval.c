@@ -39,7 +39,7 @@ static void print_result(const eval_settings *settings, const psk_eval_result *r
            format_count(tokens, (double)result->tokens), format_bytes(bytes, result->bytes), (long long)result->words,
            (long long)settings->run.context, (long long)settings->run.stride);
     printf("loss            %.4f +- %.4f nats a token\n", result->loss, result->standard_error);
-    printf("perplexity      %.4f a token, %.4f a word\n", result->perplexity, result->word_perplexity);
+    printf("perplexity      %.4f a token, %.5g a word\n", result->perplexity, result->word_perplexity);
     printf("bits per byte   %.4f\n", result->bits_per_byte);
     printf("speed           %s tokens/s (%s)\n", format_count(rate, (double)result->tokens / seconds),
            format_time_short(time, seconds));

@@ -28,7 +28,7 @@ links() {
     done
 }
 
-for page in *.md docs/*.md bench/peers/*.md; do
+for page in *.md docs/*.md bench/peers/*.md configs/*.md; do
     [ -e "$page" ] || continue
     broken=$(links "$page")
     [ -z "$broken" ] || complain "$broken"

@@ -24,7 +24,7 @@ mkdir "$work/folder"
 cd "$work/folder"
 PATH=$(dirname -- "$program"):$PATH sh -eux "$work/script"
 
-for file in eval.json bench.json loss.png time-per-token.png both.png run/best/model.safetensors; do
+for file in eval.json questions.json tasks.jsonl positions.png bench.json loss.png time-per-token.png both.png run/best/model.safetensors; do
     [ -s "$file" ] || {
         echo "test_tutorial: $file was not made"
         exit 1
