@@ -13,6 +13,8 @@ endif()
 if(PSK_WITH_SENTENCEPIECE)
     file(GLOB sources CONFIGURE_DEPENDS src/data/*.cc)
     list(APPEND PSK_SOURCES ${sources})
+else()
+    list(FILTER PSK_SOURCES EXCLUDE REGEX "/src/data/tokenizer_(sentencepiece|train)[.]c$")
 endif()
 
 foreach(source IN LISTS PSK_SOURCES)

@@ -390,6 +390,27 @@ typedef struct psk_shard_info {
 } psk_shard_info;
 PSK_API psk_status psk_shard_read_info(const char *path, int check, psk_shard_info *info);
 
+/* A new vocabulary for byte-pair encoding, made of the user's text by SentencePiece's trainer. */
+typedef struct psk_tokenizer_train_options {
+    const char *const *inputs; /* as those of psk_prepare */
+    int64_t input_count;
+    psk_text_format format;
+    const char *field;     /* of JSON lines */
+    const char *output;    /* folder for tokenizer.model and tokenizer.json */
+    int64_t vocab_size;    /* with the 256 bytes, end-of-text and one for what is unknown, which never comes */
+    int64_t max_bytes;     /* how much of the text, from its beginning, is looked at; 0: all. It is held in memory */
+    psk_progress progress; /* bytes of the files read; what takes longest, making the merges, comes after. NULL: none */
+    void *user;
+} psk_tokenizer_train_options;
+/* What `polysketch tokenizer train --help` shows; inputs and output are NULL. */
+PSK_API psk_tokenizer_train_options psk_tokenizer_train_options_default(void);
+
+/* Writes a tokenizer that is exact for any bytes: nothing is normalised, and what no token covers becomes bytes. The
+ * same text gives the same vocabulary. Errors: ARGUMENT naming the option, or in SentencePiece's words for a vocab_size
+ * that does not go with the text; FILE, FORMAT naming the input; UNSUPPORTED without SentencePiece; MEMORY; INTERRUPTED.
+ * Nothing is written then. */
+PSK_API psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options);
+
 /* ---------------------------------------------------------------------------------------------------------- training
  */
 

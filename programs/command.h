@@ -6,6 +6,7 @@
 
 #define COMMANDS(COMMAND)                                                                                              \
     COMMAND(prepare, "text files and folders -> token shards")                                                         \
+    COMMAND(tokenizer, "text <-> tokens; a new vocabulary from text")                                                  \
     COMMAND(train, "shards -> a trained model in a run folder")                                                        \
     COMMAND(eval, "perplexity of a model on a text, accuracy on multiple-choice questions")                            \
     COMMAND(generate, "a model and a prompt -> text")                                                                  \

@@ -197,7 +197,7 @@ static psk_status next_line(void *user, const char **text, size_t *size) {
 
 static psk_status train(int64_t vocab_size, psk_status fails, char **bytes, size_t *size) {
     line_source source = {.rng = psk_rng_make(SEED, 0), .left = LINES, .fails = fails};
-    return psk_sentencepiece_train(vocab_size, 1, next_line, &source, bytes, size);
+    return psk_sentencepiece_train(vocab_size, next_line, &source, bytes, size);
 }
 
 static psk_tokenizer *trained(const char *path) {
@@ -271,6 +271,62 @@ static void training_refused(void **state) {
     assert_null(bytes);
 }
 
+static int stop(void *user, int64_t done, int64_t total) {
+    (void)user;
+    (void)done;
+    (void)total;
+    return 1;
+}
+
+/* All that prepare reads is learned from, and what cannot be is passed over. */
+static void vocabulary_of_files(void **state) {
+    const psk_test_place *place = *state;
+    char text[512], lines[512], output[512], json[600];
+    const char *const inputs[] = {text, lines};
+    psk_tokenizer_train_options options = psk_tokenizer_train_options_default();
+    psk_tokenizer *tokenizer;
+    int32_t *tokens;
+    int64_t count;
+    snprintf(text, sizeof text, "%s/a.txt", place->folder);
+    snprintf(lines, sizeof lines, "%s/b.jsonl", place->folder);
+    snprintf(output, sizeof output, "%s/made/new", place->folder);
+    snprintf(json, sizeof json, "%s/" PSK_TOKENIZER_FILE, output);
+    static const char content[] = "zebra zebra\tzebra\xFF zebra \xC3 zebra\r\n\nzebra\0zebra",
+                      line[] = "{\"text\": \"quagga quagga\"}\n";
+    PSK_TEST_OK(psk_write_file(text, content, sizeof content - 1));
+    PSK_TEST_OK(psk_write_file(lines, line, sizeof line - 1));
+    options.inputs = inputs;
+    options.input_count = 2;
+    options.output = output;
+    options.vocab_size = 258 + 8 + 10; /* 8 letters; merges */
+    PSK_TEST_OK(psk_tokenizer_train(&options));
+    PSK_TEST_OK(psk_tokenizer_load(output, &tokenizer));
+    assert_int_equal(psk_tokenizer_vocab_size(tokenizer), options.vocab_size);
+    PSK_TEST_OK(psk_tokenizer_encode(tokenizer, "zebra quagga", 12, &tokens, &count));
+    assert_true(count <= 4);
+    psk_buffer_free(tokens);
+    psk_tokenizer_free(tokenizer);
+    PSK_TEST_OK(psk_remove_tree(output));
+    options.progress = stop;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_INTERRUPTED, "stopped");
+    assert_false(psk_is_file(json));
+    options.progress = NULL;
+    options.vocab_size = 5000;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "ocabulary");
+    assert_false(psk_is_file(json));
+    options.vocab_size = 257;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "vocab_size is 257", "258");
+    options.vocab_size = 276;
+    options.max_bytes = -1;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "max_bytes");
+    options.max_bytes = 0;
+    options.output = NULL;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "output");
+    options.output = output;
+    options.input_count = 0;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "nothing to learn from");
+}
+
 static void what_is_no_model(void **state) {
     const psk_test_place *place = *state;
     psk_tokenizer *tokenizer;
@@ -308,8 +364,9 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(pieces_of_a_model), TEST(pieces_of_bytes),  TEST(long_texts),       TEST(trained_there_and_back),
-        TEST(saved_and_read),    TEST(training_refused), TEST(what_is_no_model), TEST(out_of_memory),
+        TEST(pieces_of_a_model),      TEST(pieces_of_bytes),  TEST(long_texts),
+        TEST(trained_there_and_back), TEST(saved_and_read),   TEST(training_refused),
+        TEST(vocabulary_of_files),    TEST(what_is_no_model), TEST(out_of_memory),
     };
     return PSK_WITH_SENTENCEPIECE ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
 }

@@ -69,7 +69,7 @@ class Lines : public sentencepiece::SentenceIterator {
 
 /* Every text comes back as it was: nothing is normalised, no space is added or taken away, what no piece covers becomes
  * bytes. */
-std::unordered_map<std::string, std::string> trainer_settings(int64_t vocab_size, int threads) {
+std::unordered_map<std::string, std::string> trainer_settings(int64_t vocab_size) {
     return {
         {"model_type", "bpe"},
         {"vocab_size", std::to_string(vocab_size)},
@@ -84,7 +84,7 @@ std::unordered_map<std::string, std::string> trainer_settings(int64_t vocab_size
         {"bos_id", "-1"},
         {"pad_id", "-1"},
         {"max_sentence_length", "1000000"}, /* lines come shorter than that */
-        {"num_threads", std::to_string(threads)},
+        {"num_threads", "1"},
         {"minloglevel", "3"}, /* errors come as a status */
     };
 }
@@ -140,15 +140,13 @@ psk_status psk_sentencepiece_encode(const psk_sentencepiece *model, const char *
     });
 }
 
-psk_status psk_sentencepiece_train(int64_t vocab_size, int threads, psk_next_line next, void *user, char **bytes,
-                                   size_t *size) {
+psk_status psk_sentencepiece_train(int64_t vocab_size, psk_next_line next, void *user, char **bytes, size_t *size) {
     *bytes = nullptr;
     *size = 0;
     return guarded([&]() -> psk_status {
         Lines lines(next, user);
         std::string model;
-        const auto status =
-            sentencepiece::SentencePieceTrainer::Train(trainer_settings(vocab_size, threads), &lines, &model);
+        const auto status = sentencepiece::SentencePieceTrainer::Train(trainer_settings(vocab_size), &lines, &model);
         if (lines.outcome != PSK_OK)
             return lines.outcome;
         if (!status.ok())

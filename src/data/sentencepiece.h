@@ -26,7 +26,6 @@ psk_status psk_sentencepiece_encode(const psk_sentencepiece *model, const char *
  * last. *bytes, the .model, is released by psk_free. Errors: those of next; ARGUMENT with the library's words, as for a
  * vocab_size that does not go with the text; MEMORY. */
 typedef psk_status (*psk_next_line)(void *user, const char **text, size_t *size);
-psk_status psk_sentencepiece_train(int64_t vocab_size, int threads, psk_next_line next, void *user, char **bytes,
-                                   size_t *size);
+psk_status psk_sentencepiece_train(int64_t vocab_size, psk_next_line next, void *user, char **bytes, size_t *size);
 
 #endif

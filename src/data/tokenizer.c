@@ -279,3 +279,10 @@ psk_status psk_tokenizer_save_facts(const psk_tokenizer *tokenizer, const char *
     psk_free(path);
     return status;
 }
+
+/* ---------------------------------------------------------------------------------------------------------- training
+ */
+
+psk_tokenizer_train_options psk_tokenizer_train_options_default(void) {
+    return (psk_tokenizer_train_options){.field = "text", .vocab_size = 8192, .max_bytes = 100000000};
+}

@@ -16,8 +16,9 @@ psk_status psk_tokenizer_bytes(psk_tokenizer **out);
 psk_status psk_tokenizer_bpe_pair(const char *vocab_path, const char *merges_path, psk_tokenizer **out);
 psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_tokenizer **out);
 
-/* Of a .model file. UNSUPPORTED without SentencePiece. */
+/* Of a .model file, or of its bytes, which are copied; `where` is for messages. UNSUPPORTED without SentencePiece. */
 psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out);
+psk_status psk_tokenizer_sentencepiece_bytes(const char *bytes, size_t size, const char *where, psk_tokenizer **out);
 
 /* Takes `text` and `starts` of a tokenizer whose vocab_size is set, for `bytes` bytes of text; contents undefined. */
 psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes);

@@ -20,6 +20,12 @@ psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_to
 #endif
 
 #if !PSK_WITH_SENTENCEPIECE
+psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
+    (void)options;
+    return psk_fail(PSK_ERROR_UNSUPPORTED,
+                    "a new vocabulary needs the library SentencePiece, without which this program was built");
+}
+
 psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out) {
     *out = NULL;
     return psk_fail(PSK_ERROR_UNSUPPORTED,

@@ -196,11 +196,9 @@ static psk_status find_added_space(sentencepiece_tokenizer *t) {
     return status;
 }
 
-static psk_status load_into(sentencepiece_tokenizer *t, const char *path) {
-    PSK_TRY(psk_read_file(path, MODEL_LIMIT, &t->file, &t->file_size));
-    const psk_status status = psk_sentencepiece_create(t->file, t->file_size, &t->model);
-    if (status != PSK_OK)
-        return psk_fail_within(status, "%s", path);
+/* Of t->file. */
+static psk_status make(sentencepiece_tokenizer *t) {
+    PSK_TRY(psk_sentencepiece_create(t->file, t->file_size, &t->model));
     PSK_TRY(make_texts(t));
     PSK_TRY(find_added_space(t));
     t->base.end_of_text = psk_sentencepiece_end(t->model);
@@ -209,15 +207,38 @@ static psk_status load_into(sentencepiece_tokenizer *t, const char *path) {
     return PSK_OK;
 }
 
-psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out) {
+/* Takes `file`, whatever the outcome. */
+static psk_status create(char *file, size_t size, const char *where, psk_tokenizer **out) {
     sentencepiece_tokenizer *t;
-    *out = NULL;
-    PSK_TRY(psk_alloc_zero(sizeof *t, "a tokenizer", (void **)&t));
+    psk_status status = psk_alloc_zero(sizeof *t, "a tokenizer", (void **)&t);
+    if (status != PSK_OK) {
+        psk_free(file);
+        return status;
+    }
     t->base.kind = &sentencepiece_kind;
-    const psk_status status = load_into(t, path);
-    if (status == PSK_OK)
+    t->file = file;
+    t->file_size = size;
+    status = make(t);
+    if (status == PSK_OK) {
         *out = &t->base;
-    else
-        free_tokenizer(&t->base);
-    return status;
+        return PSK_OK;
+    }
+    free_tokenizer(&t->base);
+    return psk_fail_within(status, "%s", where);
+}
+
+psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out) {
+    char *file;
+    size_t size;
+    *out = NULL;
+    PSK_TRY(psk_read_file(path, MODEL_LIMIT, &file, &size));
+    return create(file, size, path, out);
+}
+
+psk_status psk_tokenizer_sentencepiece_bytes(const char *bytes, size_t size, const char *where, psk_tokenizer **out) {
+    char *file;
+    *out = NULL;
+    PSK_TRY(psk_alloc(size, "a SentencePiece model", (void **)&file));
+    memcpy(file, bytes, size);
+    return create(file, size, where, out);
 }

@@ -1,0 +1,42 @@
+#include "streams.h"
+#include "terminal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* NULL with errno set. */
+static char *read_all(FILE *file, size_t *size) {
+    size_t capacity = 0;
+    char *text = NULL;
+    *size = 0;
+    do {
+        if (*size == capacity) {
+            capacity = capacity ? 2 * capacity : 65536;
+            char *const larger = realloc(text, capacity);
+            if (!larger) {
+                free(text);
+                errno = ENOMEM;
+                return NULL;
+            }
+            text = larger;
+        }
+        *size += fread(text + *size, 1, capacity - *size, file);
+    } while (*size == capacity);
+    if (!ferror(file))
+        return text;
+    free(text);
+    return NULL;
+}
+
+char *read_stream(const char *command, const char *path, size_t *size) {
+    const int is_input = strcmp(path, "-") == 0;
+    FILE *const file = is_input ? stdin : fopen(path, "rb");
+    char *const text = file ? read_all(file, size) : NULL;
+    if (!text)
+        say_error(command, "cannot read %s: %s", is_input ? "standard input" : path, strerror(errno));
+    if (file && !is_input)
+        fclose(file);
+    return text;
+}
