@@ -1,6 +1,7 @@
 /* polysketch bench attention: what a token costs as the context grows. */
 #include "benchmark.h"
 #include "flops.h"
+#include "forms.h"
 #include "machine.h"
 #include "plot.h"
 #include "terminal.h"
@@ -14,11 +15,10 @@ enum { PASS_FORWARD, PASS_FORWARD_BACKWARD };
 static const char *const passes[] = {[PASS_FORWARD] = "forward", [PASS_FORWARD_BACKWARD] = "forward_backward", NULL};
 #define PASS_COUNT 2
 
-#define MOST_VARIANTS (OPTION_LIST_CAPACITY * 4)
-
 typedef struct attention_settings {
     bench_settings bench;
-    option_list mechanisms, sketches, locals, lengths, passes;
+    form_options forms;
+    option_list lengths, passes;
     int64_t batch, heads, head_size, sketch_size, block_size, degree;
     const char *plot;
 } attention_settings;
@@ -297,37 +297,22 @@ static bool measure_variant(bench_run *run, const attention_settings *settings, 
 /* ------------------------------------------------------------------------------------------------------------ table
  */
 
-static void add_variant(const attention_settings *settings, psk_mechanism mechanism, psk_sketch sketch, psk_local local,
-                        attention_variant *variants, size_t *count) {
-    psk_attention_config config = psk_attention_config_default();
-    config.mechanism = mechanism;
-    config.sketch = sketch;
-    config.local = local;
-    config.degree = settings->degree;
-    config.sketch_size = settings->sketch_size;
-    config.block_size = settings->block_size;
-    config.far_scale = psk_default_far_scale(&config);
-    variants[*count] = (attention_variant){.config = config};
-    attention_label(variants[(*count)++].label, &config);
-}
-
-/* Every mechanism chosen; polysketch with every sketch and local part chosen. */
-static size_t list_variants(const attention_settings *settings, attention_variant variants[MOST_VARIANTS]) {
-    size_t count = 0;
-    for (int i = 0; i < settings->mechanisms.count; i++) {
-        const psk_mechanism mechanism = (psk_mechanism)settings->mechanisms.values[i];
-        const bool sketched = mechanism == PSK_POLYSKETCH;
-        for (int s = 0; s < (sketched ? settings->sketches.count : 1); s++)
-            for (int l = 0; l < (sketched ? settings->locals.count : 1) && count < MOST_VARIANTS; l++)
-                add_variant(settings, mechanism, (psk_sketch)settings->sketches.values[s],
-                            (psk_local)settings->locals.values[l], variants, &count);
+static size_t list_variants(const attention_settings *settings, attention_variant variants[MOST_FORMS]) {
+    psk_attention_config usual = psk_attention_config_default(), list[MOST_FORMS];
+    usual.degree = settings->degree;
+    usual.sketch_size = settings->sketch_size;
+    usual.block_size = settings->block_size;
+    const size_t count = list_forms(&settings->forms, &usual, list);
+    for (size_t i = 0; i < count; i++) {
+        variants[i] = (attention_variant){.config = list[i]};
+        attention_label(variants[i].label, &list[i]);
     }
     return count;
 }
 
 static bool draw(const bench_run *run, const attention_settings *settings, const attention_variant *variants,
                  size_t count) {
-    plot_series series[MOST_VARIANTS];
+    plot_series series[MOST_FORMS];
     char title[256];
     /* the pass with most to it: training, where it was measured */
     const int64_t pass = settings->passes.values[settings->passes.count - 1];
@@ -352,7 +337,7 @@ static bool draw(const bench_run *run, const attention_settings *settings, const
 }
 
 static exit_code run(const attention_settings *settings) {
-    static attention_variant variants[MOST_VARIANTS];
+    static attention_variant variants[MOST_FORMS];
     bench_run bench;
     exit_code code;
     const size_t count = list_variants(settings, variants);
@@ -379,9 +364,7 @@ exit_code bench_attention(int argc, char **argv) {
     const psk_attention_config usual = psk_attention_config_default();
     attention_settings settings = {
         .bench = bench_settings_default(),
-        .mechanisms = {.values = {PSK_SOFTMAX, PSK_POLYNOMIAL, PSK_POLYSKETCH, PSK_PERFORMER}, .count = 4},
-        .sketches = {.values = {(int64_t)usual.sketch}, .count = 1},
-        .locals = {.values = {(int64_t)usual.local}, .count = 1},
+        .forms = form_options_default(),
         .lengths = {.values = {512, 1024, 2048, 4096, 8192, 16384, 32768}, .count = 7},
         .passes = {.values = {PASS_FORWARD, PASS_FORWARD_BACKWARD}, .count = 2},
         .batch = 1,
@@ -392,12 +375,6 @@ exit_code bench_attention(int argc, char **argv) {
         .degree = usual.degree,
     };
     const command_option what[] = {
-        {"mechanisms", OPTION_CHOICES, NULL, "which ones", .target = &settings.mechanisms,
-         .names = mechanism_names()->names},
-        {"sketches", OPTION_CHOICES, NULL, "of polysketch; 'all' for every one", .target = &settings.sketches,
-         .names = sketch_names()->names},
-        {"locals", OPTION_CHOICES, NULL, "of polysketch; 'all' for every one", .target = &settings.locals,
-         .names = local_names()->names},
         {"lengths", OPTION_LENGTHS, NULL, "contexts", .target = &settings.lengths, .low = 1, .high = 1 << 30},
         {"passes", OPTION_CHOICES, NULL, "which ones", .target = &settings.passes, .names = passes},
         {"plot", OPTION_TEXT, "FILE.png", "draw time per token against context (needs gnuplot)",
@@ -415,9 +392,9 @@ exit_code bench_attention(int argc, char **argv) {
         {"degree", OPTION_COUNT, "N", "degree of the polynomial, even", .target = &settings.degree, .low = 2,
          .high = 64},
     };
-    command_option measuring[BENCH_OPTION_COUNT], device[DEVICE_OPTION_COUNT];
-    const option_group groups[] = {OPTION_GROUP("What", what), OPTION_GROUP("Sizes", sizes),
-                                   bench_option_group(&settings.bench, measuring),
+    command_option forms[FORM_OPTION_COUNT], measuring[BENCH_OPTION_COUNT], device[DEVICE_OPTION_COUNT];
+    const option_group groups[] = {form_option_group(&settings.forms, forms), OPTION_GROUP("What", what),
+                                   OPTION_GROUP("Sizes", sizes), bench_option_group(&settings.bench, measuring),
                                    device_option_group(&settings.bench.device, device)};
     const command_usage usage = {
         .command = "bench attention",
