@@ -36,8 +36,8 @@ typedef struct serve_call {
     char *event; /* what of a stream has not been sent yet: event_size bytes from event_at */
     size_t event_size, event_at;
     serve_piece *pieces;
-    double waiting_since;
-    bool over; /* nothing more will come */
+    double waiting_since, looked; /* for the client */
+    bool over;                    /* nothing more will come */
 } serve_call;
 
 struct serve_route {

@@ -107,16 +107,17 @@ static bool keep_state(serve_call *call, const serve_bytes *state, int64_t token
     return !state->data || !name[0] || serve_states_put(call->http->options.states, name, state, tokens, error);
 }
 
-/* Waits for what comes next. NULL: the end, with *error if it is a bad one, or the client has gone (*gone). */
+/* Waits for what comes next. NULL: nothing yet, or the end (call->over). */
 static serve_piece *take(serve_call *call, bool *gone) {
     bool ended = false;
-    *gone = false;
     serve_piece *const pieces = serve_job_take(call->job, LOOK_SECONDS, &ended);
+    const double now = seconds_now();
     call->over = !pieces && ended;
-    if (!pieces && !ended && serve_client_is_gone(call)) {
+    *gone = !call->over && now - call->looked >= LOOK_SECONDS && serve_client_is_gone(call);
+    if (now - call->looked >= LOOK_SECONDS)
+        call->looked = now;
+    if (*gone)
         atomic_store(&call->job->cancelled, true);
-        *gone = true;
-    }
     return pieces;
 }
 

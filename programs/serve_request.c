@@ -326,6 +326,15 @@ static bool read_field(request_reader *reader, const request_field *field, const
     return true;
 }
 
+static bool refuse_name(const char *name, const char *const *names, serve_error *error) {
+    const char *const near = nearest_name(name, names);
+    char list[400] = "";
+    for (; *names; names++)
+        strcat(strcat(list, *list ? ", " : ""), *names);
+    return serve_fail(error, 400, "unknown_parameter", name, "no field \"%.60s\"%s%s%s; there are %s", name,
+                      near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "", list);
+}
+
 static bool check_names(const json_t *object, serve_error *error) {
     const char *names[FIELD_COUNT + 1] = {NULL};
     for (size_t i = 0; i < FIELD_COUNT; i++)
@@ -336,10 +345,8 @@ static bool check_names(const json_t *object, serve_error *error) {
         size_t i = 0;
         while (i < FIELD_COUNT && strcmp(name, names[i]) != 0)
             i++;
-        const char *const near = i < FIELD_COUNT ? NULL : nearest_name(name, names);
         if (i == FIELD_COUNT)
-            return serve_fail(error, 400, "unknown_parameter", name, "no field \"%.60s\"%s%s%s", name,
-                              near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
+            return refuse_name(name, names, error);
     }
     return true;
 }
