@@ -173,6 +173,11 @@ typedef struct psk_attention_tensors {
  * mod b. */
 PSK_API int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk);
 
+/* Whether any weight of Nk keys without a state before them depends on a and b. 0 for softmax and polynomial, and for
+ * polysketch with a local part if all keys are in it: Nk <= b (block), 2 b (window). Then a and b may hold anything
+ * finite. */
+PSK_API int psk_attention_reads_ab(const psk_attention_config *config, int64_t Nk);
+
 /* One attention of fixed configuration and sizes with its workspace: create once, call often; nothing of ours is
  * allocated in forward or backward. The device must outlive it. Errors: ARGUMENT naming the field. */
 typedef struct psk_attention psk_attention;

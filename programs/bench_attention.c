@@ -131,7 +131,7 @@ static bool attention_open(const bench_run *run, psk_device *device, const psk_a
     }
     point_tensors(call, config);
     psk_status status = psk_attention_create(device, config, shape, &call->attention);
-    if (status == PSK_OK && has_sketches(config))
+    if (status == PSK_OK && psk_attention_reads_ab(config, shape->Nk))
         status = psk_sketch_bench_create(device, config, shape->h, shape->B * shape->H * shape->Nq, &call->sketches);
     return say_status(run->command, status) == EXIT_DONE;
 }
@@ -342,7 +342,7 @@ static exit_code run(const attention_settings *settings) {
     exit_code code;
     const size_t count = list_variants(settings, variants);
     if (bench_begin(&bench, "bench attention", &settings->bench, &code)) {
-        printf("%lld x %lld heads of %lld, blocks of %lld, sketches of %lld; sketching is part of the time\n\n",
+        printf("%lld x %lld heads of %lld, blocks of %lld, sketches of %lld; sketching, where a key is sketched, is part of the time\n\n",
                (long long)settings->batch, (long long)settings->heads, (long long)settings->head_size,
                (long long)settings->block_size, (long long)settings->sketch_size);
         printf("%-36s %6s  %-16s %9s %9s %10s %9s %8s %7s\n", "mechanism", "N", "pass", "min", "median", "us/token",

@@ -83,7 +83,8 @@ attention_flops flops_of_attention(const psk_attention_config *config, const psk
         const double w = sketched && config->local != PSK_LOCAL_NONE ? h : r;
         one = pair_flops(near_pairs(n, b, lag), w, d);
         one = add_scaled(one, 1, far_flops(n, b, lag, r, m, d));
-        one = add_scaled(one, 2 * n, sketch_flops(config, h)); /* q and k */
+        if (psk_attention_reads_ab(config, shape->Nk))
+            one = add_scaled(one, 2 * n, sketch_flops(config, h)); /* q and k */
     }
     return add_scaled((attention_flops){0, 0}, heads, one);
 }

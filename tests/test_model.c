@@ -63,6 +63,13 @@ static void run_backward(fixture *f, const psk_batch *batch, psk_pass_options op
     psk_pass_free(pass);
 }
 
+static double sum_of_magnitudes(const float *x, int64_t n) {
+    double total = 0;
+    for (int64_t i = 0; i < n; i++)
+        total += fabs((double)x[i]);
+    return total;
+}
+
 static double sum(const float *x, int64_t n) {
     double total = 0;
     for (int64_t i = 0; i < n; i++)
@@ -340,6 +347,57 @@ static void test_logits_and_losses_agree(void **state) {
     psk_test_free(want);
     psk_test_free(logits);
     fixture_end(&f);
+}
+
+/* Lengths around what is all near (b, 2 b): the same logits as at the start of a long sequence. */
+static void test_short_sequences_begin_as_long_ones_do(void **state) {
+    (void)state;
+    const int64_t whole = 40, lengths[] = {1, 6, 7, 8, 13, 14, 15, 39};
+    for (size_t device = 0; device < FIXTURE_DEVICES; device++)
+        for (size_t form = 0; form < FIXTURE_FORMS; form++) {
+            const psk_model_config config = fixture_config(form);
+            fixture f = fixture_begin(device, &config, 1, whole);
+            float *want = psk_test_buffer(whole * config.vocab_size);
+            PSK_TEST_OK(psk_model_logits(f.model, 1, whole, f.tokens, want));
+            for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+                float *got = psk_test_buffer(lengths[i] * config.vocab_size);
+                PSK_TEST_OK(psk_model_logits(f.model, 1, lengths[i], f.tokens, got));
+                const double error = psk_test_relative_rms(got, want, lengths[i] * config.vocab_size);
+                if (!(error <= 1e-5))
+                    fail_msg("%s on %s: logits of %d tokens are %.2g away from those in %d", fixture_name(form),
+                             fixture_devices[device], (int)lengths[i], error, (int)whole);
+                psk_test_free(got);
+            }
+            psk_test_free(want);
+            fixture_end(&f);
+        }
+}
+
+/* Where all keys are near, sketches are not computed: nothing uninitialised is read, their weights have no gradient,
+ * and those of the others are those of the loss (test_gradients_are_those_of_the_loss covers longer sequences). */
+static void test_unread_sketches_have_no_gradient(void **state) {
+    (void)state;
+    const psk_pass_options options = {.B = 2, .N = 7, .training = true, .fill = PSK_FILL_NAN};
+    for (size_t form = 0; form < FIXTURE_FORMS; form++) {
+        const psk_model_config config = fixture_config(form);
+        if (config.attention.mechanism != PSK_POLYSKETCH || config.attention.local == PSK_LOCAL_NONE)
+            continue;
+        fixture f = fixture_begin(1, &config, options.B, options.N);
+        const psk_batch batch = batch_of(&f);
+        run_backward(&f, &batch, options);
+        psk_pass *pass = pass_of(&f, options);
+        for (int64_t i = 0; i < f.model->params.count; i++) {
+            const psk_param *param = &f.model->params.list[i];
+            const bool unread = strstr(param->name, ".sketch.") != NULL || strstr(param->name, ".qk_norm.") != NULL;
+            const double size = sum_of_magnitudes(f.grads + param->offset, param->count);
+            if (unread ? size != 0 : !(size > 0 || !param->trained))
+                fail_msg("%s: the gradient of %s has magnitude %g", fixture_name(form), param->name, size);
+            if (!unread && param->trained)
+                check_parameter(&f, pass, param, fixture_name(form));
+        }
+        psk_pass_free(pass);
+        fixture_end(&f);
+    }
 }
 
 static void test_wrong_batches_are_refused(void **state) {
@@ -739,6 +797,8 @@ int main(void) {
         cmocka_unit_test(test_grouped_heads_equal_repeated_ones),
         cmocka_unit_test(test_packed_documents_do_not_see_each_other),
         cmocka_unit_test(test_logits_and_losses_agree),
+        cmocka_unit_test(test_short_sequences_begin_as_long_ones_do),
+        cmocka_unit_test(test_unread_sketches_have_no_gradient),
         cmocka_unit_test(test_wrong_batches_are_refused),
         cmocka_unit_test(test_saving_and_loading_changes_no_bit),
         cmocka_unit_test(test_wrong_weights_are_named),

@@ -85,6 +85,12 @@ int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk) {
     return Nk < b ? Nk : b + Nk % b;
 }
 
+int psk_attention_reads_ab(const psk_attention_config *config, int64_t Nk) {
+    if (!psk_attention_uses_ab(config))
+        return 0;
+    return !has_local_part(config) || Nk > config->block_size * (config->local == PSK_LOCAL_WINDOW ? 2 : 1);
+}
+
 /* Largest size of anything: r (r+1) / 2 and products of two sizes stay far inside int64_t. */
 #define SIZE_LIMIT (INT64_C(1) << 31)
 

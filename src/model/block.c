@@ -145,7 +145,8 @@ static const float *sketched(const psk_block *b, const psk_heads *heads) {
 static psk_status side_forward(const psk_block *b, psk_side side) {
     const psk_heads *heads = side.heads;
     const int64_t rows = side.rows, h = b->s.h;
-    if (b->s.qk_norm)
+    const bool unread = b->s.sketch && b->all_near;
+    if (b->s.qk_norm && !unread)
         PSK_RUN(b->device, layernorm_forward, .rows = rows, .n = h, .x = heads->x, .weight = b->weights.qk_norm_weight,
                 .bias = b->weights.qk_norm_bias, .y = heads->norm, .mean = heads->norm_mean, .rstd = heads->norm_rstd,
                 .eps = PSK_LAYERNORM_EPS);
@@ -153,7 +154,9 @@ static psk_status side_forward(const psk_block *b, psk_side side) {
         PSK_RUN(b->device, layernorm_forward, .rows = rows, .n = h, .x = heads->x, .weight = side.local_weight,
                 .bias = side.local_bias, .y = heads->local, .mean = heads->local_mean, .rstd = heads->local_rstd,
                 .eps = PSK_LAYERNORM_EPS);
-    if (b->s.sketch)
+    if (unread)
+        PSK_RUN(b->device, fill, .n = rows * b->s.r, .x = heads->s, .value = 0.0f);
+    else if (b->s.sketch)
         PSK_TRY(psk_sketch_forward(b->device, &b->config->attention, h, rows, sketched(b, heads), &b->weights.sketch,
                                    heads->s, b->work.sketch));
     if (b->s.performer)
@@ -308,6 +311,8 @@ static psk_status side_backward(const psk_block *b, psk_side side, const psk_lay
         PSK_RUN(b->device, layernorm_backward, .rows = side.rows, .n = b->s.h, .x = side.heads->x,
                 .weight = side.local_weight, .mean = side.heads->local_mean, .rstd = side.heads->local_rstd, .dy = d.dx,
                 .dx = d.dx, .dweight = d.local_weight, .dbias = d.local_bias);
+    if (b->s.sketch && b->all_near)
+        return PSK_OK;
     if (b->s.sketch)
         return sketch_side_backward(b, side, *grads, d, b->s.local_norms ? PSK_ADD : PSK_SET);
     return b->s.qk_norm ? qk_norm_backward(b, side, grads, d.dx, d.dx, PSK_SET) : PSK_OK;

@@ -58,6 +58,7 @@ typedef struct psk_block {
     psk_activations act;
     psk_block_workspace work;
     psk_attention *attention;  /* for B x N tokens; not used by projections and outputs */
+    bool all_near;             /* nothing reads sketches, in this call or after: they become 0 */
     const int32_t *positions;  /* B x N */
     const int64_t *cu_seqlens; /* as in psk_attention_tensors */
     int64_t documents;

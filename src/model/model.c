@@ -248,6 +248,7 @@ static psk_block block_at(const psk_run_state *run, int64_t layer) {
         .act = pass->act[kept_layers(pass) == 1 ? 0 : layer],
         .work = pass->work,
         .attention = pass->attention,
+        .all_near = !psk_attention_reads_ab(&pass->config.attention, pass->options.N),
         .positions = positions_of(run),
         .cu_seqlens = run->batch->cu_seqlens,
         .documents = run->batch->documents,
