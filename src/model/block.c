@@ -41,6 +41,12 @@ static psk_status plan_heads(const psk_planner *outer, const psk_sizes *s, int64
     return plan_if(s->r > 0, &p, "s", rows * s->r, &out->s);
 }
 
+/* Floats a token of act.shared: the larger of its two uses. */
+static int64_t shared_width(const psk_sizes *s) {
+    const int64_t mlp = 3 * s->F, attention = s->E + s->D + 2 * s->Hkv * s->h + (s->H + s->Hkv) * s->r;
+    return mlp > attention ? mlp : attention;
+}
+
 psk_status psk_block_plan_activations(const psk_model_config *config, int64_t B, int64_t N, const char *name,
                                       psk_arena *arena, psk_activations *out) {
     const psk_sizes s = psk_sizes_of(config);
@@ -59,8 +65,7 @@ psk_status psk_block_plan_activations(const psk_model_config *config, int64_t B,
     PSK_TRY(plan(&p, "n2", T * s.D, &out->n2));
     PSK_TRY(plan(&p, "mean2", T, &out->mean2));
     PSK_TRY(plan(&p, "rstd2", T, &out->rstd2));
-    PSK_TRY(plan(&p, "up", T * 2 * s.F, &out->up));
-    return plan(&p, "hidden", T * s.F, &out->hidden);
+    return plan(&p, "shared", T * shared_width(&s), &out->shared);
 }
 
 psk_status psk_block_plan_workspace(const psk_model_config *config, int64_t B, int64_t N, bool training,
@@ -68,15 +73,48 @@ psk_status psk_block_plan_workspace(const psk_model_config *config, int64_t B, i
     const psk_sizes s = psk_sizes_of(config);
     const int64_t T = B * N;
     const psk_planner p = {arena, "workspace", "layer"};
-    PSK_TRY(plan(&p, "qkv", T * s.E, &out->qkv));
     PSK_TRY(
         plan_if(s.sketch, &p, "sketch", s.sketch ? psk_sketch_workspace(&config->attention, s.h) : 0, &out->sketch));
-    PSK_TRY(plan_if(training, &p, "d_o", T * s.D, &out->d_o));
-    PSK_TRY(plan_if(training, &p, "dq", T * s.D, &out->dq));
-    PSK_TRY(plan_if(training, &p, "dk", T * s.Hkv * s.h, &out->dk));
-    PSK_TRY(plan_if(training, &p, "dv", T * s.Hkv * s.h, &out->dv));
-    PSK_TRY(plan_if(training && s.r > 0, &p, "ds_q", T * s.H * s.r, &out->ds_q));
-    return plan_if(training && s.r > 0, &p, "ds_k", T * s.Hkv * s.r, &out->ds_k);
+    return plan_if(training, &p, "d_o", T * s.D, &out->d_o);
+}
+
+/* ------------------------------------------------------------------------------------------- what shares act.shared
+ */
+
+/* Gradients inside attention's half of a layer. */
+typedef struct psk_block_gradients {
+    float *qkv;          /* T x E: that of qkv's rows */
+    float *dq, *dk, *dv; /* of q'' or q' and then of q, ... */
+    float *ds_q, *ds_k;  /* of q.s, k.s; NULL where there are none */
+} psk_block_gradients;
+
+static int64_t rows_of(const psk_block *b) {
+    return b->B * b->N;
+}
+
+static float *qkv_of(const psk_block *b) {
+    return b->act.shared;
+}
+
+static float *up_of(const psk_block *b) {
+    return b->act.shared;
+}
+
+static float *hidden_of(const psk_block *b) {
+    return b->act.shared + rows_of(b) * 2 * b->s.F;
+}
+
+static psk_block_gradients gradients_of(const psk_block *b) {
+    const int64_t T = rows_of(b), kv = b->s.Hkv * b->s.h;
+    psk_block_gradients g = {.qkv = b->act.shared};
+    g.dq = g.qkv + T * b->s.E;
+    g.dk = g.dq + T * b->s.D;
+    g.dv = g.dk + T * kv;
+    if (b->s.r > 0) {
+        g.ds_q = g.dv + T * kv;
+        g.ds_k = g.ds_q + T * b->s.H * b->s.r;
+    }
+    return g;
 }
 
 /* ------------------------------------------------------------------------------------------------------- dense layers
@@ -113,7 +151,7 @@ enum { PSK_SITE_ATTENTION, PSK_SITE_MLP, PSK_SITES };
 /* Forward and backward alike: the mask depends on seed and stream alone. */
 static psk_status drop(const psk_block *b, int64_t site, float *x) {
     if (b->dropout > 0)
-        PSK_RUN(b->device, dropout, .n = b->B * b->N * b->s.D, .x = x, .p = b->dropout, .seed = b->dropout_seed,
+        PSK_RUN(b->device, dropout, .n = rows_of(b) * b->s.D, .x = x, .p = b->dropout, .seed = b->dropout_seed,
                 .stream = (uint64_t)(PSK_DROPOUT_EMBEDDING + 1 + PSK_SITES * b->layer + site));
     return PSK_OK;
 }
@@ -166,13 +204,13 @@ static psk_status side_forward(const psk_block *b, psk_side side) {
 
 psk_status psk_block_projections(const psk_block *b, const float *x) {
     const psk_activations *act = &b->act;
-    const int64_t T = b->B * b->N;
+    const int64_t T = rows_of(b);
     PSK_RUN(b->device, layernorm_forward, .rows = T, .n = b->s.D, .x = x, .weight = b->weights.ln_1_weight,
             .bias = b->weights.ln_1_bias, .y = act->n1, .mean = act->mean1, .rstd = act->rstd1,
             .eps = PSK_LAYERNORM_EPS);
-    PSK_TRY(psk_linear_forward(b->device, T, b->s.D, b->s.E, act->n1, b->weights.qkv, b->work.qkv));
+    PSK_TRY(psk_linear_forward(b->device, T, b->s.D, b->s.E, act->n1, b->weights.qkv, qkv_of(b)));
     PSK_RUN(b->device, split_heads_forward, .B = b->B, .N = b->N, .H = b->s.H, .Hkv = b->s.Hkv, .h = b->s.h,
-            .qkv = b->work.qkv, .positions = b->positions, .q = act->q.x, .k = act->k.x, .v = act->v,
+            .qkv = qkv_of(b), .positions = b->positions, .q = act->q.x, .k = act->k.x, .v = act->v,
             .kv_stride = b->N * b->s.h);
     PSK_TRY(side_forward(b, query_side(b)));
     return side_forward(b, key_side(b));
@@ -207,7 +245,7 @@ psk_status psk_block_attention(const psk_block *b) {
 
 psk_status psk_block_outputs(const psk_block *b, const float *x, float *x_out) {
     const psk_activations *act = &b->act;
-    const int64_t T = b->B * b->N, D = b->s.D, F = b->s.F;
+    const int64_t T = rows_of(b), D = b->s.D, F = b->s.F;
     PSK_RUN(b->device, transpose_heads, .B = b->B, .P = b->s.H, .Q = b->N, .n = b->s.h, .x = act->o, .y = act->rows);
     PSK_TRY(psk_linear_forward(b->device, T, D, D, act->rows, b->weights.out, act->mid));
     PSK_TRY(drop(b, PSK_SITE_ATTENTION, act->mid));
@@ -215,11 +253,11 @@ psk_status psk_block_outputs(const psk_block *b, const float *x, float *x_out) {
     PSK_RUN(b->device, layernorm_forward, .rows = T, .n = D, .x = act->mid, .weight = b->weights.ln_2_weight,
             .bias = b->weights.ln_2_bias, .y = act->n2, .mean = act->mean2, .rstd = act->rstd2,
             .eps = PSK_LAYERNORM_EPS);
-    PSK_TRY(psk_linear_forward(b->device, T, D, 2 * F, act->n2, b->weights.up, act->up));
-    PSK_RUN(b->device, geglu_forward, .rows = T, .F = F, .x = act->up, .y = act->hidden);
+    PSK_TRY(psk_linear_forward(b->device, T, D, 2 * F, act->n2, b->weights.up, up_of(b)));
+    PSK_RUN(b->device, geglu_forward, .rows = T, .F = F, .x = up_of(b), .y = hidden_of(b));
     if (x_out == NULL)
         return PSK_OK;
-    PSK_TRY(psk_linear_forward(b->device, T, F, D, act->hidden, b->weights.down, x_out));
+    PSK_TRY(psk_linear_forward(b->device, T, F, D, hidden_of(b), b->weights.down, x_out));
     PSK_TRY(drop(b, PSK_SITE_MLP, x_out));
     return add(b->device, T * D, act->mid, x_out);
 }
@@ -238,7 +276,7 @@ static psk_status dropped_gradient(const psk_block *b, int64_t site, float *dx, 
     *out = dx;
     if (!(b->dropout > 0))
         return PSK_OK;
-    const int64_t n = b->B * b->N * b->s.D;
+    const int64_t n = rows_of(b) * b->s.D;
     PSK_RUN(b->device, copy, .batch = 1, .rows = 1, .n = n, .x_ld = n, .y_ld = n, .x = dx, .y = copy, .alpha = 1);
     *out = copy;
     return drop(b, site, copy);
@@ -247,12 +285,13 @@ static psk_status dropped_gradient(const psk_block *b, int64_t site, float *dx, 
 /* dx += the way through x_mid -> LN_2 -> up -> geglu -> down */
 static psk_status mlp_backward(const psk_block *b, const psk_layer_pointers *grads, float *dx) {
     const psk_activations *act = &b->act;
-    const int64_t T = b->B * b->N, D = b->s.D, F = b->s.F;
+    const int64_t T = rows_of(b), D = b->s.D, F = b->s.F;
+    float *const up = up_of(b), *const hidden = hidden_of(b);
     float *d_down;
     PSK_TRY(dropped_gradient(b, PSK_SITE_MLP, dx, b->work.d_o, &d_down));
-    PSK_TRY(psk_linear_backward(b->device, T, F, D, act->hidden, b->weights.down, d_down, grads->down, act->hidden));
-    PSK_RUN(b->device, geglu_backward, .rows = T, .F = F, .x = act->up, .dy = act->hidden, .dx = act->up);
-    PSK_TRY(psk_linear_backward(b->device, T, D, 2 * F, act->n2, b->weights.up, act->up, grads->up, act->n2));
+    PSK_TRY(psk_linear_backward(b->device, T, F, D, hidden, b->weights.down, d_down, grads->down, hidden));
+    PSK_RUN(b->device, geglu_backward, .rows = T, .F = F, .x = up, .dy = hidden, .dx = up);
+    PSK_TRY(psk_linear_backward(b->device, T, D, 2 * F, act->n2, b->weights.up, up, grads->up, act->n2));
     PSK_RUN(b->device, layernorm_backward, .rows = T, .n = D, .x = act->mid, .weight = b->weights.ln_2_weight,
             .mean = act->mean2, .rstd = act->rstd2, .dy = act->n2, .dx = dx, .dweight = grads->ln_2_weight,
             .dbias = grads->ln_2_bias, .dx_write = PSK_ADD);
@@ -318,38 +357,39 @@ static psk_status side_backward(const psk_block *b, psk_side side, const psk_lay
     return b->s.qk_norm ? qk_norm_backward(b, side, grads, d.dx, d.dx, PSK_SET) : PSK_OK;
 }
 
-/* d_o -> dq, dk, dv -> gradient of qkv's rows, in work.qkv */
+/* d_o -> dq, dk, dv -> gradient of qkv's rows */
 static psk_status heads_backward(const psk_block *b, const psk_layer_pointers *grads) {
-    const psk_block_workspace *work = &b->work;
+    const psk_block_gradients d = gradients_of(b);
     const bool multiplies = psk_attention_uses_qk(&b->config->attention);
     psk_attention_tensors tensors = attention_tensors(b);
-    tensors.dout = work->d_o;
-    tensors.dq = multiplies ? work->dq : NULL;
-    tensors.dk = multiplies ? work->dk : NULL;
-    tensors.dv = work->dv;
-    tensors.da = work->ds_q;
-    tensors.db = work->ds_k;
+    tensors.dout = b->work.d_o;
+    tensors.dq = multiplies ? d.dq : NULL;
+    tensors.dk = multiplies ? d.dk : NULL;
+    tensors.dv = d.dv;
+    tensors.da = d.ds_q;
+    tensors.db = d.ds_k;
     PSK_TRY(psk_attention_backward(b->attention, &tensors));
     PSK_TRY(side_backward(b, query_side(b), grads,
-                          (psk_side_grads){work->dq, work->ds_q, grads->q_norm_weight, grads->q_norm_bias}));
-    PSK_TRY(side_backward(b, key_side(b), grads,
-                          (psk_side_grads){work->dk, work->ds_k, grads->k_norm_weight, grads->k_norm_bias}));
+                          (psk_side_grads){d.dq, d.ds_q, grads->q_norm_weight, grads->q_norm_bias}));
+    PSK_TRY(
+        side_backward(b, key_side(b), grads, (psk_side_grads){d.dk, d.ds_k, grads->k_norm_weight, grads->k_norm_bias}));
     PSK_RUN(b->device, split_heads_backward, .B = b->B, .N = b->N, .H = b->s.H, .Hkv = b->s.Hkv, .h = b->s.h,
-            .dq = work->dq, .dk = work->dk, .dv = work->dv, .positions = b->positions, .dqkv = work->qkv);
+            .dq = d.dq, .dk = d.dk, .dv = d.dv, .positions = b->positions, .dqkv = d.qkv);
     return PSK_OK;
 }
 
 /* dx += the way through x -> LN_1 -> qkv -> attention -> out */
 static psk_status attention_backward(const psk_block *b, const float *x, const psk_layer_pointers *grads, float *dx) {
     const psk_activations *act = &b->act;
-    const int64_t T = b->B * b->N, D = b->s.D;
+    const int64_t T = rows_of(b), D = b->s.D;
     float *d_out;
     PSK_TRY(dropped_gradient(b, PSK_SITE_ATTENTION, dx, act->mid, &d_out));
     PSK_TRY(psk_linear_backward(b->device, T, D, D, act->rows, b->weights.out, d_out, grads->out, act->rows));
     PSK_RUN(b->device, transpose_heads, .B = b->B, .P = b->N, .Q = b->s.H, .n = b->s.h, .x = act->rows,
             .y = b->work.d_o);
     PSK_TRY(heads_backward(b, grads));
-    PSK_TRY(psk_linear_backward(b->device, T, D, b->s.E, act->n1, b->weights.qkv, b->work.qkv, grads->qkv, act->n1));
+    PSK_TRY(psk_linear_backward(b->device, T, D, b->s.E, act->n1, b->weights.qkv, gradients_of(b).qkv, grads->qkv,
+                                act->n1));
     PSK_RUN(b->device, layernorm_backward, .rows = T, .n = D, .x = x, .weight = b->weights.ln_1_weight,
             .mean = act->mean1, .rstd = act->rstd1, .dy = act->n1, .dx = dx, .dweight = grads->ln_1_weight,
             .dbias = grads->ln_1_bias, .dx_write = PSK_ADD);

@@ -27,17 +27,14 @@ typedef struct psk_activations {
     float *rows;               /* o as rows: T x D */
     float *mid;                /* x_mid: T x D */
     float *n2, *mean2, *rstd2; /* LN_2(x_mid): T x D, T, T */
-    float *up;                 /* [u, g]: T x 2F */
-    float *hidden;             /* u gelu(g): T x F */
+    float *shared;             /* first qkv's rows: T x E; then [u, g]: T x 2F, and u gelu(g): T x F; backward, once the
+                                  MLP has been through: psk_block_gradients */
 } psk_activations;
 
 /* What is used inside one layer only, shared by all. */
 typedef struct psk_block_workspace {
-    float *qkv;          /* T x E; backward: its gradient */
-    float *sketch;       /* psk_sketch_workspace */
-    float *d_o;          /* backward: gradient of o; then of LN_qk(q), of LN_qk(k) */
-    float *dq, *dk, *dv; /* backward: gradients of q'' or q' and then of q, ... */
-    float *ds_q, *ds_k;  /* backward: gradients of q.s, k.s */
+    float *sketch; /* psk_sketch_workspace */
+    float *d_o;    /* backward: gradient of o; then of LN_qk(q), of LN_qk(k) */
 } psk_block_workspace;
 
 /* Plans them for at most B x N tokens: activations under the category "activations" and names "<name>.n1", ...;
