@@ -30,6 +30,9 @@ foreach(source IN LISTS PSK_SOURCES)
     if(source MATCHES "_avx512bf16\\.c$")
         list(APPEND flags -mavx512bf16)
     endif()
+    if(source MATCHES "[.]cc$" AND PSK_SANITIZE MATCHES "undefined")
+        list(APPEND flags -fno-sanitize=undefined) # C++'s checks have a runtime that the C compiler does not link
+    endif()
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
 endforeach()
 
