@@ -375,8 +375,8 @@ typedef struct psk_prepare_result {
 } psk_prepare_result;
 
 /* Text to shards; documents end with an end-of-text token. The same inputs give the same bytes, whatever the number of
- * threads. Memory: about 4 MiB a thread and 16 MiB beside it, not more for a larger corpus; a JSON line or an article
- * may have 32 MiB.
+ * threads. Memory: about 24 MiB a thread and 16 MiB beside it, not more for a larger corpus; a JSON line or an article
+ * may have 32 MiB, and then takes some 200 MiB.
  * When it is stopped, killed or fails on the way, what was done stays in `output`, which training refuses until the
  * same call (as to inputs and options) has gone on from there to the end: the shards are then those of one run.
  * Errors: ARGUMENT naming the option, an empty input or what differs from the call that began; FILE; FORMAT naming file
@@ -716,6 +716,21 @@ PSK_API psk_status psk_token_text(const psk_model *model, int32_t token, char *t
 /* C = A B once on the device (m x k times k x n), for the machine's own rate. */
 PSK_API psk_status psk_matmul(psk_device *device, int64_t m, int64_t n, int64_t k, const float *a, const float *b,
                               float *c);
+
+/* out[i] = <x_i, y_i> once on the device, for the rate at which the machine reads memory.   x, y: rows x n, out: rows */
+PSK_API psk_status psk_row_dots(psk_device *device, int64_t rows, int64_t n, const float *x, const float *y,
+                                float *out);
+
+/* For measuring how a step's time depends on the context: the session stands `tokens` later, as if it had read them.
+ * Positions go on from there; a state stays as it is, a cache that grows is filled with zeros. Errors: ARGUMENT, MEMORY;
+ * then nothing has changed. */
+PSK_API psk_status psk_session_skip(psk_session *session, int64_t tokens);
+
+/* What the session's next step will read: bytes of weights (once for all sessions of a step) and of its own state. */
+typedef struct psk_step_bytes {
+    int64_t weights, state;
+} psk_step_bytes;
+PSK_API psk_step_bytes psk_session_step_bytes(const psk_session *session);
 
 /* Sketches (polysketch) or features (performer) alone, for measuring what a and b of an attention cost: of `rows` rows,
  * with parameters that are a pure function of (config, h). create, run often, free. The device must outlive it.

@@ -46,6 +46,7 @@ typedef struct bench_figure {
     int64_t n, batch, heads, head_size, sketch_size, block_size;
     double tokens;       /* of one call; 0: the figure has no time a token */
     double useful_flops; /* of one call; 0: not counted */
+    double bandwidth;    /* share of the rate at which the machine reads memory; 0: not counted */
     bench_timing timing;
 } bench_figure;
 

@@ -12,7 +12,7 @@
     COMMAND(generate, "a model and a prompt -> text")                                                                  \
     COMMAND(serve, "a model behind HTTP: OpenAI's completions, and a page to talk to it")                              \
     COMMAND(task, "synthetic tasks: selective copying, induction heads")                                               \
-    COMMAND(bench, "speed of this machine: matmul, attention, training step")                                          \
+    COMMAND(bench, "speed of this machine: matmul, attention, training step, decoding")                                          \
     COMMAND(plot, "loss curves of runs as a picture")                                                                  \
     COMMAND(info, "what is in a model, a run, a shard, or this machine")
 
@@ -24,9 +24,10 @@ typedef enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 } exit_c
 COMMANDS(COMMAND)
 #undef COMMAND
 
-/* The three subjects of `bench`. */
+/* The subjects of `bench`. */
 exit_code bench_matmul(int argc, char **argv);
 exit_code bench_attention(int argc, char **argv);
 exit_code bench_step(int argc, char **argv);
+exit_code bench_decode(int argc, char **argv);
 
 #endif

@@ -12,6 +12,7 @@ static const struct {
     {"matmul", bench_matmul, "rate of matrix products"},
     {"attention", bench_attention, "time per token against context, by mechanism"},
     {"step", bench_step, "a whole training step"},
+    {"decode", bench_decode, "time per token of generation against context"},
 };
 #define SUBJECT_COUNT (sizeof subjects / sizeof subjects[0])
 

@@ -18,6 +18,15 @@ psk_status psk_matmul(psk_device *device, int64_t m, int64_t n, int64_t k, const
     return PSK_OK;
 }
 
+psk_status psk_row_dots(psk_device *device, int64_t rows, int64_t n, const float *x, const float *y, float *out) {
+    int64_t size;
+    if (rows < 0 || n < 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "%" PRId64 " rows of %" PRId64 " numbers: sizes are >= 0", rows, n);
+    PSK_TRY(psk_size_mul(rows, n, &size));
+    PSK_RUN(device, row_dot, .batch = 1, .rows = rows, .n = n, .x_stride = rows * n, .x = x, .y = y, .out = out);
+    return PSK_OK;
+}
+
 /* The parameters are those of a model with one layer and one head: the only part of it that is used is its sketch. */
 struct psk_sketch_bench {
     psk_device *device;

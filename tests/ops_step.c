@@ -68,6 +68,27 @@ static psk_status run_pack_panels(ops_run *run, const int64_t *s, int64_t varian
 
 OPS_TEST(pack_panels, 2);
 
+static const int64_t cases_round_rows[][OPS_MAX_SIZES] = {
+    /* rows, n, gap */ {0, 3}, {3, 0}, {1, 1}, {3, 17, 2}, {2, 9000, 1}, {5, 64},
+};
+
+/* The numbers are compared as floats. */
+static psk_status run_round_rows(ops_run *run, const int64_t *s, int64_t variant) {
+    const int64_t rows = s[0], n = s[1], ld = n + s[2];
+    (void)variant;
+    const float *x = ops_new(run, "x", OPS_INPUT, (ops_layout){1, rows, n, ld, 0});
+    float *y = ops_new(run, "y", OPS_OUTPUT, (ops_layout){1, rows, n, ld, 0});
+    psk_bf16 *rounded = new_panels(run, rows * ld + 1);
+    ops_rounding(run, y, 0, 0);
+    OPS_CALL(run, round_rows, .rows = rows, .n = n, .x_ld = ld, .y_ld = ld, .x = x, .y = rounded);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < n; j++)
+            y[i * ld + j] = psk_bf16_to_float(rounded[i * ld + j]);
+    return PSK_OK;
+}
+
+OPS_TEST(round_rows, 1);
+
 /* count, H, Hkv, h, d, r, capacity, first, rows; the sessions stand at different places of their rings */
 static const int64_t cases_attention_step[][OPS_MAX_SIZES] = {
     {1, 1, 1, 1, 1, 1, 1, 0, 0},      {1, 2, 1, 5, 3, 4, 7, 0, 6},      {2, 2, 2, 16, 16, 8, 8, 5, 7},
@@ -84,7 +105,19 @@ static const struct {
     {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, 4}, {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, 6}, {PSK_PERFORMER, PSK_LOCAL_NONE, 2},
 };
 
-static psk_status run_attention_step(ops_run *run, const int64_t *s, int64_t variant) {
+#define STEP_FORMS ((int64_t)(sizeof step_forms / sizeof step_forms[0]))
+
+/* A copy in bfloat16. */
+static psk_bf16 *rounded_copy(ops_run *run, const float *x, int64_t n) {
+    psk_bf16 *copy = new_panels(run, n);
+    for (int64_t i = 0; i < n; i++)
+        copy[i] = psk_bf16_from_float(x[i]);
+    return copy;
+}
+
+/* variants from STEP_FORMS on: with rounded copies */
+static psk_status run_attention_step(ops_run *run, const int64_t *s, int64_t form) {
+    const int64_t variant = form % STEP_FORMS;
     const int64_t count = s[0], H = s[1], Hkv = s[2], h = s[3], d = s[4], r = s[5], capacity = s[6];
     const psk_mechanism mechanism = step_forms[variant].mechanism;
     const bool qk = mechanism != PSK_PERFORMER && (mechanism != PSK_POLYSKETCH || step_forms[variant].local);
@@ -123,10 +156,24 @@ static psk_status run_attention_step(ops_run *run, const int64_t *s, int64_t var
                                          .first = (s[7] + 3 * i) % capacity,
                                          .rows = (s[8] + 2 * i) % capacity};
     }
+    psk_bf16 *copies[] = {NULL, NULL, NULL, NULL};
+    if (form >= STEP_FORMS) {
+        copies[0] = rounded_copy(run, state, count * Hkv * m * (d + 1));
+        copies[1] = rounded_copy(run, k, rows * h);
+        copies[2] = rounded_copy(run, v, rows * d);
+        copies[3] = rounded_copy(run, b, rows * r);
+    }
+    for (int64_t i = 0; i < count && form >= STEP_FORMS; i++) {
+        const int64_t row = i * Hkv * capacity;
+        sessions[i].rounded.state = ab ? copies[0] + i * Hkv * m * (d + 1) : NULL;
+        sessions[i].rounded.k = qk ? copies[1] + row * h : NULL;
+        sessions[i].rounded.v = copies[2] + row * d;
+        sessions[i].rounded.b = ab ? copies[3] + row * r : NULL;
+    }
     ops_rounding(run, out, 60, capacity + m);
     OPS_CALL(run, attention_step, .config = &config, .count = count, .H = H, .Hkv = Hkv, .h = h, .d = d, .r = r,
              .sessions = sessions, .q = q, .a = a, .k = new_k, .v = new_v, .b = new_b, .out = out);
     return PSK_OK;
 }
 
-OPS_TEST(attention_step, sizeof step_forms / sizeof step_forms[0]);
+OPS_TEST(attention_step, 2 * STEP_FORMS);

@@ -65,6 +65,7 @@ psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n);
 psk_status psk_cpu_matmul_failed(psk_status status, const psk_matmul_args *a);
 psk_status psk_cpu_row_products(psk_device *device, const psk_row_products_args *a);
 psk_status psk_cpu_pack_panels(psk_device *device, const psk_pack_panels_args *a);
+psk_status psk_cpu_round_rows(psk_device *device, const psk_round_rows_args *a);
 psk_status psk_cpu_attention_step(psk_device *device, const psk_attention_step_args *a);
 psk_status psk_cpu_column_sum(psk_device *device, const psk_column_sum_args *a);
 psk_status psk_cpu_layernorm_backward(psk_device *device, const psk_layernorm_backward_args *a);

@@ -68,6 +68,20 @@ psk_status psk_cpu_pack_panels(psk_device *device, const psk_pack_panels_args *a
     return PSK_OK;
 }
 
+/* Rows are cut, so that one long row is shared out too. */
+psk_status psk_cpu_round_rows(psk_device *device, const psk_round_rows_args *a) {
+    const int64_t pieces = PSK_CHUNKS(a->n), items = a->rows * pieces;
+    const int threads = psk_cpu_team(device, items, PSK_CHUNK);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t item = 0; item < items; item++) {
+        const int64_t row = item / pieces, first = item % pieces * PSK_CHUNK;
+        const int64_t n = a->n - first < PSK_CHUNK ? a->n - first : PSK_CHUNK;
+        psk_cpu_state(device)->kernels->round_bf16(1, n, a->x + row * a->x_ld + first, n, a->y + row * a->y_ld + first,
+                                                   n);
+    }
+    return PSK_OK;
+}
+
 /* Of one query in simple float operations, roughly: what its session keeps decides. */
 static int64_t step_cost(const psk_attention_step_args *a) {
     return a->d * (a->r * (a->r + 1) / 2 + 2 * a->sessions[0].rows);

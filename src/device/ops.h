@@ -83,6 +83,13 @@ typedef struct psk_pack_panels_args {
     psk_bf16 *panels;
 } psk_pack_panels_args;
 
+/* y = x rounded to bfloat16.   x, y: rows x n, leading dimensions x_ld, y_ld */
+typedef struct psk_round_rows_args {
+    int64_t rows, n, x_ld, y_ld;
+    const float *x;
+    psk_bf16 *y;
+} psk_round_rows_args;
+
 /* y = (x - mean) rstd weight + bias over each row, mean and rstd = 1 / sqrt(var + eps) kept for backward.
  * x, y: rows x n (in place allowed); weight, bias: n; mean, rstd: rows. Variance is the biased one (PyTorch's). */
 typedef struct psk_layernorm_forward_args {
@@ -345,11 +352,17 @@ typedef struct psk_row_dot_args {
 } psk_row_dot_args;
 
 /* What one sequence keeps of one layer for its next token. Rows are a ring: the oldest is in slot `first`, the others
- * follow, slot capacity - 1 before slot 0. NULL where the mechanism has no such thing. */
+ * follow, slot capacity - 1 before slot 0. NULL where the mechanism has no such thing.
+ * rounded: copies in bfloat16 of the same layouts, read instead where they are given (all that the mechanism reads, or
+ * none); the new row goes into both. */
 typedef struct psk_step_session {
     const float *state;            /* Hkv x m x (d+1), as in psk_attention_tensors */
     float *k, *v, *b;              /* Hkv x capacity x h, d, r */
     int64_t capacity, first, rows; /* first < capacity, rows < capacity */
+    struct {
+        const psk_bf16 *state;
+        psk_bf16 *k, *v, *b;
+    } rounded;
 } psk_step_session;
 
 /* Attention of one token in each of `count` sequences. The token's k, v, b become row `rows` of its session; its query

@@ -1,4 +1,4 @@
-#include "infer/decoder.h"
+#include "infer/session.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -48,9 +48,19 @@ int64_t psk_layout_bytes(const psk_session_layout *layout, int64_t capacity) {
     return bytes;
 }
 
+int64_t psk_decoder_bytes(const psk_model *model, int64_t capacity) {
+    const psk_session_layout layout = psk_session_layout_of(&model->config);
+    const int64_t bytes = psk_layout_bytes(&layout, capacity);
+    if (model->device->precision != PSK_PRECISION_BF16)
+        return bytes;
+    const int64_t copies = psk_session_copies_bytes(&layout, capacity);
+    int64_t sum;
+    return bytes < 0 || copies < 0 || __builtin_add_overflow(bytes, copies, &sum) ? -1 : sum;
+}
+
 int64_t psk_session_bytes_at(const psk_model *model, int64_t tokens) {
     const psk_session_layout layout = psk_session_layout_of(&model->config);
-    return psk_layout_bytes(&layout, psk_layout_capacity(&layout, tokens));
+    return psk_decoder_bytes(model, psk_layout_capacity(&layout, tokens));
 }
 
 /* --------------------------------------------------------------------------------------------------------- workspace

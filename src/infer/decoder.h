@@ -38,7 +38,11 @@ psk_session_layout psk_session_layout_of(const psk_model_config *config);
 /* Rows that a session has room for when it holds so many tokens: a function of that number alone. */
 int64_t psk_layout_capacity(const psk_session_layout *layout, int64_t tokens);
 
-/* Bytes of state and rows; -1 if they do not fit 64 bits. */
+/* Bytes that a session of this capacity takes, with the copies that it has on a device in bfloat16 from its first step
+ * on; -1 if they do not fit 64 bits. */
+int64_t psk_decoder_bytes(const psk_model *model, int64_t capacity);
+
+/* Bytes of state and rows alone; -1 if they do not fit 64 bits. */
 int64_t psk_layout_bytes(const psk_session_layout *layout, int64_t capacity);
 
 typedef struct psk_decoder {
@@ -77,5 +81,6 @@ void psk_decoder_leave(psk_decoder *decoder); /* accepts NULL */
 /* Before a step: `stepper` computes in the precision that the model's device has now (stepper.c). */
 psk_status psk_stepper_prepare(psk_decoder *decoder);
 void psk_stepper_release(psk_decoder *decoder);
+int64_t psk_stepper_numbers(const psk_decoder *decoder); /* of all panels */
 
 #endif

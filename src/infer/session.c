@@ -61,6 +61,7 @@ psk_status psk_session_reserve(psk_session *session, int64_t tokens) {
 }
 
 static psk_status create_in(psk_session *session, psk_model *model) {
+    session->copies.capacity = -1;
     PSK_TRY(psk_decoder_join(model, &session->decoder));
     const psk_session_layout *layout = &session->decoder->layout;
     if (layout->state_floats > 0)
@@ -86,6 +87,7 @@ void psk_session_free(psk_session *session) {
     if (session == NULL)
         return;
     free_caches(session->cache);
+    psk_session_release_copies(session);
     psk_free(session->state);
     psk_decoder_leave(session->decoder);
     psk_free(session);
@@ -100,6 +102,7 @@ void psk_session_reset(psk_session *session) {
         session->capacity = 0;
     }
     session->first = session->rows = session->length = 0;
+    session->copies.fresh = false;
 }
 
 psk_status psk_session_clone(const psk_session *session, psk_session **out) {
@@ -130,7 +133,7 @@ int64_t psk_session_length(const psk_session *session) {
 }
 
 int64_t psk_session_bytes(const psk_session *session) {
-    return psk_layout_bytes(&session->decoder->layout, session->capacity);
+    return psk_decoder_bytes(session->decoder->model, session->capacity);
 }
 
 psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer, int64_t rows, float *out,
@@ -240,8 +243,10 @@ static psk_status check_step(psk_session *const *sessions, int64_t count, const 
                 return psk_fail(PSK_ERROR_ARGUMENT, "sessions %lld and %lld of a step are the same", (long long)j,
                                 (long long)i);
     }
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
         PSK_TRY(psk_session_reserve(sessions[i], sessions[i]->length + 1));
+        PSK_TRY(psk_session_prepare_copies(sessions[i]));
+    }
     return PSK_OK;
 }
 

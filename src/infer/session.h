@@ -9,6 +9,14 @@
 
 #include "infer/decoder.h"
 
+/* Copies in bfloat16 of what a step reads, for a device in that precision: half the bytes a token. What they are copies
+ * of stays the truth, for prompts, files and the blocks that go into the state. */
+typedef struct psk_session_copies {
+    psk_bf16 *state, *cache[PSK_CACHES]; /* as those of the session; NULL where a step does not read them */
+    int64_t capacity;                    /* that they were made for; -1: there are none */
+    bool fresh;                          /* they agree with the session */
+} psk_session_copies;
+
 struct psk_session {
     psk_decoder *decoder;
     float *state;             /* L x Hkv x m x (d+1); NULL without one */
@@ -16,6 +24,7 @@ struct psk_session {
     int64_t capacity;         /* psk_layout_capacity(length), or more within a call */
     int64_t first, rows;      /* of the ring: the slot of the oldest row, and how many are kept */
     int64_t length;           /* tokens so far */
+    psk_session_copies copies;
 };
 
 /* The rows of one kind and layer, Hkv x capacity x width. */
@@ -32,6 +41,12 @@ static inline float *psk_session_state(const psk_session *session, int64_t layer
 
 /* Room for `tokens` tokens; on error nothing has changed. */
 psk_status psk_session_reserve(psk_session *session, int64_t tokens);
+
+/* Before a step: copies that are needed are there and agree, others are given back (session_copies.c). */
+psk_status psk_session_prepare_copies(psk_session *session);
+psk_status psk_session_copy_state(const psk_session *session, int64_t layer); /* after a fold */
+void psk_session_release_copies(psk_session *session);
+int64_t psk_session_copies_bytes(const psk_session_layout *layout, int64_t capacity); /* -1: does not fit 64 bits */
 
 /* The first `rows` kept rows of one kind and layer, oldest first.   out: Hkv x rows x width, `stride` floats from head
  * to head */

@@ -100,6 +100,7 @@ psk_status psk_session_chunk(psk_session *session, const int32_t *tokens, int64_
     session->rows = psk_attention_tail(&model->config.attention, session->rows + n);
     session->first = 0;
     session->length += n;
+    session->copies.fresh = false;
     return PSK_OK;
 }
 

@@ -19,11 +19,40 @@ static psk_status fold(const psk_session *session, int64_t layer) {
     views.a = (psk_rows){decoder->act.q.s, 0, 0, layout->width[PSK_CACHE_B]};
     views.out = (psk_rows){decoder->act.o, 0, 0, decoder->s.h};
     views.normaliser = (psk_rows){decoder->act.normaliser, 0, 0, 1};
-    return psk_attention_core_forward(decoder->attention, &views);
+    PSK_TRY(psk_attention_core_forward(decoder->attention, &views));
+    return psk_session_copy_state(session, layer);
 }
 
 static bool is_full(const psk_session *session) {
     return session->rows + 1 == session->decoder->layout.ring;
+}
+
+/* What an attention_step reads and writes of one layer of a session. */
+static psk_step_session layer_of(const psk_session *session, int64_t layer) {
+    const psk_decoder *decoder = session->decoder;
+    const psk_session_copies *copies = &session->copies;
+    float *rows[PSK_CACHES] = {NULL};
+    psk_bf16 *rounded[PSK_CACHES] = {NULL};
+    for (int kind = 0; kind < PSK_CACHES; kind++) {
+        const int64_t offset = layer * decoder->s.Hkv * session->capacity * decoder->layout.width[kind];
+        if (session->cache[kind] != NULL)
+            rows[kind] = session->cache[kind] + offset;
+        if (copies->cache[kind] != NULL)
+            rounded[kind] = copies->cache[kind] + offset;
+    }
+    psk_step_session view = {.state = psk_session_state(session, layer),
+                             .k = rows[PSK_CACHE_K],
+                             .v = rows[PSK_CACHE_V],
+                             .b = rows[PSK_CACHE_B],
+                             .capacity = session->capacity,
+                             .first = session->first,
+                             .rows = session->rows};
+    if (copies->state != NULL)
+        view.rounded.state = copies->state + layer * (decoder->layout.state_floats / decoder->s.L);
+    view.rounded.k = rounded[PSK_CACHE_K];
+    view.rounded.v = rounded[PSK_CACHE_V];
+    view.rounded.b = rounded[PSK_CACHE_B];
+    return view;
 }
 
 /* act.q, act.k, act.v of the new tokens -> act.o; rows and states move on. */
@@ -31,20 +60,8 @@ static psk_status attend(psk_session *const *sessions, int64_t count, const psk_
     const psk_decoder *decoder = sessions[0]->decoder;
     const psk_activations *act = &decoder->act;
     psk_step_session *const kept = decoder->step_sessions;
-    for (int64_t i = 0; i < count; i++) {
-        const psk_session *session = sessions[i];
-        float *rows[PSK_CACHES] = {NULL};
-        for (int kind = 0; kind < PSK_CACHES; kind++)
-            if (decoder->layout.width[kind] > 0)
-                rows[kind] = psk_session_cache(session, kind, block->layer);
-        kept[i] = (psk_step_session){.state = psk_session_state(session, block->layer),
-                                     .k = rows[PSK_CACHE_K],
-                                     .v = rows[PSK_CACHE_V],
-                                     .b = rows[PSK_CACHE_B],
-                                     .capacity = session->capacity,
-                                     .first = session->first,
-                                     .rows = session->rows};
-    }
+    for (int64_t i = 0; i < count; i++)
+        kept[i] = layer_of(sessions[i], block->layer);
     PSK_RUN(block->device, attention_step, .config = &block->config->attention, .count = count, .H = decoder->s.H,
             .Hkv = decoder->s.Hkv, .h = decoder->s.h, .d = decoder->s.h, .r = decoder->s.r, .sessions = kept,
             .q = psk_block_multiplied(block, &act->q), .a = act->q.s, .k = psk_block_multiplied(block, &act->k),

@@ -44,13 +44,21 @@ static step_matrix matrix_at(const psk_decoder *decoder, int64_t index) {
     return matrices[(index - 1) % LAYER_MATRICES];
 }
 
-static psk_status make_panels(psk_decoder *decoder) {
-    const int64_t count = 1 + decoder->s.L * LAYER_MATRICES;
+static int64_t matrix_count(const psk_decoder *decoder) {
+    return 1 + decoder->s.L * LAYER_MATRICES;
+}
+
+int64_t psk_stepper_numbers(const psk_decoder *decoder) {
     int64_t numbers = 0;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < matrix_count(decoder); i++) {
         const step_matrix matrix = matrix_at(decoder, i);
         numbers += psk_panel_numbers(matrix.n, matrix.k);
     }
+    return numbers;
+}
+
+static psk_status make_panels(psk_decoder *decoder) {
+    const int64_t count = matrix_count(decoder), numbers = psk_stepper_numbers(decoder);
     PSK_TRY(psk_alloc((size_t)count * sizeof *decoder->places, "the list of a model's matrices",
                       (void **)&decoder->places));
     PSK_TRY(

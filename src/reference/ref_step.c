@@ -42,10 +42,23 @@ psk_status psk_reference_pack_panels(psk_device *device, const psk_pack_panels_a
     return PSK_OK;
 }
 
-static double dot(int64_t n, const float *x, const float *y) {
+psk_status psk_reference_round_rows(psk_device *device, const psk_round_rows_args *a) {
+    (void)device;
+    for (int64_t i = 0; i < a->rows; i++)
+        for (int64_t j = 0; j < a->n; j++)
+            a->y[i * a->y_ld + j] = psk_bf16_from_float(a->x[i * a->x_ld + j]);
+    return PSK_OK;
+}
+
+/* Number `i` of a tensor, or of its rounded copy if there is one. */
+static double number(const float *x, const psk_bf16 *rounded, int64_t i) {
+    return rounded != NULL ? psk_bf16_to_float(rounded[i]) : x[i];
+}
+
+static double dot(int64_t n, const float *x, const float *y, const psk_bf16 *rounded, int64_t row) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * y[i];
+        sum += (double)x[i] * number(y, rounded, row * n + i);
     return sum;
 }
 
@@ -56,8 +69,8 @@ static double step_weight(const psk_attention_step_args *args, int64_t index, in
     const int64_t query = index * args->H + head, key = head / (args->H / args->Hkv) * session->capacity + slot;
     const bool by_sketch =
         config->mechanism == PSK_PERFORMER || (config->mechanism == PSK_POLYSKETCH && config->local == PSK_LOCAL_NONE);
-    const double score = by_sketch ? dot(args->r, args->a + query * args->r, session->b + key * args->r)
-                                   : dot(args->h, args->q + query * args->h, session->k + key * args->h);
+    const double score = by_sketch ? dot(args->r, args->a + query * args->r, session->b, session->rounded.b, key)
+                                   : dot(args->h, args->q + query * args->h, session->k, session->rounded.k, key);
     if (config->mechanism == PSK_PERFORMER)
         return score;
     if (config->mechanism == PSK_SOFTMAX)
@@ -71,14 +84,16 @@ static double step_far(const psk_attention_step_args *args, int64_t index, int64
     const bool sketched = args->config->mechanism == PSK_POLYSKETCH;
     const float *x = args->a + (index * args->H + head) * r;
     const int64_t m = sketched ? r * (r + 1) / 2 : r, group = head / (args->H / args->Hkv);
-    const float *z = args->sessions[index].state + group * m * width + column;
+    const psk_step_session *session = &args->sessions[index];
+    const int64_t first = group * m * width + column;
     double sum = 0;
     if (!sketched)
         for (int64_t i = 0; i < r; i++)
-            sum += (double)x[i] * z[i * width];
+            sum += (double)x[i] * number(session->state, session->rounded.state, first + i * width);
     for (int64_t i = 0, e = 0; sketched && i < r; i++)
         for (int64_t j = i; j < r; j++, e++)
-            sum += (double)args->config->far_scale * (i == j ? 1 : 2) * x[i] * x[j] * z[e * width];
+            sum += (double)args->config->far_scale * (i == j ? 1 : 2) * x[i] * x[j] *
+                   number(session->state, session->rounded.state, first + e * width);
     return sum;
 }
 
@@ -88,14 +103,17 @@ static double step_sum(const psk_attention_step_args *args, int64_t index, int64
     for (int64_t t = 0; t <= session->rows; t++) {
         const int64_t slot = (session->first + t) % session->capacity;
         const int64_t key = head / (args->H / args->Hkv) * session->capacity + slot;
-        sum += step_weight(args, index, head, slot) * (column < args->d ? session->v[key * args->d + column] : 1.0);
+        sum += step_weight(args, index, head, slot) *
+               (column < args->d ? number(session->v, session->rounded.v, key * args->d + column) : 1.0);
     }
     return sum;
 }
 
-static void keep_row(float *rows, int64_t row, const float *x, int64_t index, int64_t width) {
+static void keep_row(float *rows, psk_bf16 *rounded_rows, int64_t row, const float *x, int64_t index, int64_t width) {
     for (int64_t i = 0; rows != NULL && i < width; i++)
         rows[row * width + i] = x[index * width + i];
+    for (int64_t i = 0; rounded_rows != NULL && i < width; i++)
+        rounded_rows[row * width + i] = psk_bf16_from_float(x[index * width + i]);
 }
 
 psk_status psk_reference_attention_step(psk_device *device, const psk_attention_step_args *args) {
@@ -104,9 +122,9 @@ psk_status psk_reference_attention_step(psk_device *device, const psk_attention_
     for (int64_t i = 0; i < args->count * args->Hkv; i++) {
         const psk_step_session *session = &args->sessions[i / args->Hkv];
         const int64_t row = i % args->Hkv * session->capacity + (session->first + session->rows) % session->capacity;
-        keep_row(session->k, row, args->k, i, args->h);
-        keep_row(session->v, row, args->v, i, args->d);
-        keep_row(session->b, row, args->b, i, args->r);
+        keep_row(session->k, session->rounded.k, row, args->k, i, args->h);
+        keep_row(session->v, session->rounded.v, row, args->v, i, args->d);
+        keep_row(session->b, session->rounded.b, row, args->b, i, args->r);
     }
     for (int64_t i = 0; i < args->count * args->H; i++) {
         const int64_t index = i / args->H, head = i % args->H;
