@@ -2,6 +2,15 @@
 
 #include <math.h>
 
+psk_optimizer_settings psk_optimizer_settings_of(const psk_train_options *options, double rate) {
+    return (psk_optimizer_settings){.lr = rate,
+                                    .beta1 = options->beta1,
+                                    .beta2 = options->beta2,
+                                    .eps = options->epsilon,
+                                    .weight_decay = options->weight_decay,
+                                    .grad_clip = options->grad_clip};
+}
+
 psk_status psk_gradient_norm(const psk_model *model, const float *grads, double *norm) {
     double sum = 0;
     for (int64_t i = 0; i < model->params.count; i++) {

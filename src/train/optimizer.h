@@ -9,6 +9,8 @@ typedef struct psk_optimizer_settings {
     double grad_clip; /* largest global norm; 0: off */
 } psk_optimizer_settings;
 
+psk_optimizer_settings psk_optimizer_settings_of(const psk_train_options *options, double rate);
+
 /* *norm = square root of the sum of squares of all gradients of trained parameters. One that is not finite:
  * PSK_ERROR_NUMERIC naming the tensor. */
 psk_status psk_gradient_norm(const psk_model *model, const float *grads, double *norm);

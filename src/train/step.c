@@ -3,6 +3,14 @@
 #include <math.h>
 #include <stdio.h>
 
+psk_pass_options psk_step_pass_options(const psk_train_options *options) {
+    return (psk_pass_options){.B = options->batch_size,
+                              .N = options->context,
+                              .training = true,
+                              .recompute = options->recompute != 0,
+                              .dropout = (float)options->dropout};
+}
+
 psk_status psk_step_plan(psk_model *model, const psk_pass_options *options, psk_arena *arena, psk_step *out) {
     const int64_t floats = model->params.floats;
     int64_t tokens;

@@ -14,6 +14,9 @@ typedef struct psk_step {
     int64_t B, N;
 } psk_step;
 
+/* Sizes, recomputation and dropout of a training pass, as the options say. */
+psk_pass_options psk_step_pass_options(const psk_train_options *options);
+
 /* Plans everything of a step (categories "gradients", "optimizer", "activations", "workspace", "data") in the arena.
  * psk_step_release frees what is not in it; it accepts an empty step. */
 psk_status psk_step_plan(psk_model *model, const psk_pass_options *options, psk_arena *arena, psk_step *out);

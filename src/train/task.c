@@ -1,22 +1,15 @@
 /* psk_task_train and psk_task_test: synthetic tasks. What they learn from is made on the way, so there are neither
  * shards nor checkpoints: the steps are those of training, the loop around them is this one. */
+#include "base/clock.h"
 #include "data/tasks.h"
-
 #include "train/schedule.h"
 #include "train/step.h"
 #include "train/train_options.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <time.h>
 
 #define TEST_TOKENS 16384 /* of a batch in a test, or one example */
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static psk_status check_vocabulary(const psk_model *model, const psk_task *task) {
     if (task->vocab_size > model->config.vocab_size)
@@ -140,11 +133,7 @@ static psk_status check_options(const psk_task *task, const psk_train_options *o
 
 static psk_status take_memory(task_trainer *t) {
     const psk_train_options *const options = t->options;
-    const psk_pass_options pass = {.B = options->batch_size,
-                                   .N = options->context,
-                                   .training = true,
-                                   .recompute = options->recompute != 0,
-                                   .dropout = (float)options->dropout};
+    const psk_pass_options pass = psk_step_pass_options(options);
     const int64_t bytes = pass.B * pass.N * (int64_t)sizeof(int32_t); /* planned below: fits */
     PSK_TRY(psk_arena_create(&t->arena));
     PSK_TRY(psk_step_plan(t->model, &pass, t->arena, &t->step));
@@ -174,20 +163,15 @@ static psk_status task_step(task_trainer *t) {
     const psk_train_options *const options = t->options;
     const int64_t step = t->progress.step;
     PSK_TRY(accumulate_gradients(t, step));
-    t->progress.learning_rate = psk_schedule_rate(options, step + 1, now_seconds() - t->began);
-    const psk_optimizer_settings settings = {.lr = t->progress.learning_rate,
-                                             .beta1 = options->beta1,
-                                             .beta2 = options->beta2,
-                                             .eps = options->epsilon,
-                                             .weight_decay = options->weight_decay,
-                                             .grad_clip = options->grad_clip};
+    t->progress.learning_rate = psk_schedule_rate(options, step + 1, psk_clock_seconds() - t->began);
+    const psk_optimizer_settings settings = psk_optimizer_settings_of(options, t->progress.learning_rate);
     const psk_status status =
         psk_optimizer_step(t->model, t->step.grads, t->step.m, t->step.v, &settings, step + 1, &t->progress.grad_norm);
     if (status == PSK_ERROR_NUMERIC) /* a loss that is not finite has such gradients */
         return psk_fail_within(status, "step %" PRId64, step + 1);
     PSK_TRY(status);
     t->progress.step++;
-    t->progress.seconds = now_seconds() - t->began;
+    t->progress.seconds = psk_clock_seconds() - t->began;
     return PSK_OK;
 }
 
@@ -229,7 +213,7 @@ psk_status psk_task_train(psk_model *model, const psk_task *task, const psk_trai
     PSK_TRY(check_options(task, options));
     PSK_TRY(check_vocabulary(model, task));
     PSK_TRY_GOTO(status, take_memory(&t), done);
-    t.began = now_seconds();
+    t.began = psk_clock_seconds();
     status = task_rounds(&t, enough, callback, user);
 done:
     psk_step_release(&t.step);

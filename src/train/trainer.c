@@ -1,4 +1,5 @@
 /* psk_train: the loop around the steps. Data, schedule, evaluation, metrics, checkpoints, and how it ends. */
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/rng.h"
 #include "data/batches.h"
@@ -14,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #define RATE_STEPS 20   /* steps over which the speed is averaged */
 #define NOTE_SIZE  1200 /* a path and some words */
@@ -43,12 +43,6 @@ typedef struct trainer {
     bool stop;                    /* the callback asked for it */
     char note[NOTE_SIZE];
 } trainer;
-
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static int64_t peak_memory(void) {
     struct rusage usage;
@@ -97,11 +91,7 @@ static psk_status open_data(trainer *t) {
 /* Everything that the steps need, in one block. */
 static psk_status take_memory(trainer *t) {
     const psk_train_options *options = t->options;
-    const psk_pass_options pass = {.B = options->batch_size,
-                                   .N = options->context,
-                                   .training = true,
-                                   .recompute = options->recompute != 0,
-                                   .dropout = (float)options->dropout};
+    const psk_pass_options pass = psk_step_pass_options(options);
     const psk_documents_mode mode = options->reset_at_documents ? PSK_RESET_AT_DOCUMENTS : PSK_KEEP_GOING;
     PSK_TRY(psk_arena_create(&t->arena));
     PSK_TRY(psk_step_plan(t->model, &pass, t->arena, &t->step));
@@ -172,7 +162,7 @@ static psk_status set_up(trainer *t) {
     PSK_TRY(take_memory(t));
     PSK_TRY(open_run(t));
     PSK_TRY(open_records(t));
-    t->started = now_seconds() - t->state.seconds;
+    t->started = psk_clock_seconds() - t->state.seconds;
     t->progress = (psk_train_progress){.step = t->state.step,
                                        .steps = t->options->steps,
                                        .tokens = t->state.tokens,
@@ -268,7 +258,7 @@ static psk_status accumulate_gradients(trainer *t, psk_cursor *cursor, double *l
 
 static psk_status train_step(trainer *t) {
     const psk_train_options *options = t->options;
-    const double began = now_seconds();
+    const double began = psk_clock_seconds();
     const int64_t tokens = options->batch_size * options->context * options->accumulate;
     psk_cursor cursor = t->state.cursor;
     double loss, norm = NAN;
@@ -276,18 +266,13 @@ static psk_status train_step(trainer *t) {
     if (!isfinite(loss))
         return not_finite(t, t->state.step + 1, "loss", loss);
     const double rate = psk_schedule_rate(options, t->state.step + 1, t->state.seconds);
-    const psk_optimizer_settings settings = {.lr = rate,
-                                             .beta1 = options->beta1,
-                                             .beta2 = options->beta2,
-                                             .eps = options->epsilon,
-                                             .weight_decay = options->weight_decay,
-                                             .grad_clip = options->grad_clip};
+    const psk_optimizer_settings settings = psk_optimizer_settings_of(options, rate);
     const psk_status status =
         psk_optimizer_step(t->model, t->step.grads, t->step.m, t->step.v, &settings, t->state.step + 1, &norm);
     if (status == PSK_ERROR_NUMERIC)
         return not_finite(t, t->state.step + 1, "norm of the gradients", norm);
     PSK_TRY(status);
-    const double ended = now_seconds();
+    const double ended = psk_clock_seconds();
     t->state.step++;
     t->state.tokens += tokens;
     t->state.cursor = cursor;
@@ -338,7 +323,7 @@ static psk_status evaluate(trainer *t, psk_rank *rank) {
     }
     t->progress.valid_loss = loss;
     t->progress.best_valid_loss = t->state.best_loss;
-    t->state.seconds = now_seconds() - t->started;
+    t->state.seconds = psk_clock_seconds() - t->started;
     t->progress.seconds = t->state.seconds;
     report(t, NULL);
     return PSK_OK;
@@ -363,7 +348,7 @@ static bool is_due(int64_t step, int64_t every) {
 
 static bool is_over(const trainer *t) {
     return t->state.step >= t->options->steps ||
-           (t->options->seconds > 0 && now_seconds() - t->started >= t->options->seconds);
+           (t->options->seconds > 0 && psk_clock_seconds() - t->started >= t->options->seconds);
 }
 
 /* A step and all that follows from it. *over: it was the last one. */
