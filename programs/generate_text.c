@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Tokens read between two looks at Ctrl-C and the clock; a multiple of the library's chunk, so that the pieces change
- * no bit. */
+/* Tokens read between two looks at Ctrl-C and the clock; a multiple of the library's chunk, so that a prompt is cut
+ * where one call would cut it. */
 #define PIECE    4096
 #define PATIENCE 1.0 /* seconds without a line of progress */
 

@@ -290,12 +290,18 @@ static void test_dialogue(void **state) {
 
     /* --prompt is read first; prefix and suffix frame the lines; a line end is the usual suffix; no line end at last */
     write_text("lines", "b");
-    expect_run_with_input("lines", GREEDY "--interactive --prompt a --line-prefix '<' --line-suffix '>' --max-tokens 5",
+    expect_run_with_input("lines",
+                          GREEDY "--interactive --prompt a --line-prefix '<' --line-suffix '>' --max-tokens 5 "
+                                 "--logprobs framed.jsonl",
                           0);
-    char *const framed = read_text("out");
-    expect_run(GREEDY "--prompt 'a<b>' --no-echo --max-tokens 5", 0);
-    EXPECT_IN("out", framed);
-    psk_free(framed);
+    expect_run(GREEDY "--prompt 'a<b>' --max-tokens 5 --logprobs plain.jsonl", 0);
+    json_t *const framed = read_json_lines("framed.jsonl"), *const plain = read_json_lines("plain.jsonl");
+    assert_int_equal(json_array_size(framed), 8);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(json_integer_value(json_object_get(json_array_get(framed, i), "token")),
+                         json_integer_value(json_object_get(json_array_get(plain, i), "token")));
+    json_decref(framed);
+    json_decref(plain);
     expect_run_with_input("lines", GREEDY "--interactive --max-tokens 5", 0);
     EXPECT_IN("err", "prompt: 2 tokens");
 }
