@@ -307,8 +307,11 @@ static exit_code print_path(const char *path, const info_settings *settings) {
         print_json_file("checkpoint", path, "state.json");
         return print_model(path, settings);
     }
+    const bool prepared = has(path, "prepare.json");
+    if (prepared)
+        print_json_file("prepared", path, "prepare.json");
     const exit_code code = print_shards(path, settings, &shards);
-    if (shards > 0)
+    if (shards > 0 || prepared)
         return code;
     say_error("info", "%s is neither a model, nor a run, nor a folder of shards", path);
     return EXIT_FAILED;

@@ -130,6 +130,10 @@ static exit_code read_vocabulary(const train_settings *settings, psk_model_confi
     if (!settings->run.data)
         return EXIT_DONE;
     if (!path_join(path, settings->run.data, "train-00000.psk") || !path_exists(path)) {
+        psk_prepare_result unused;
+        if (path_join(path, settings->run.data, "prepare.json") && path_exists(path) &&
+            psk_prepare_check(settings->run.data, &unused) != PSK_OK)
+            return say_status("train", PSK_ERROR_FORMAT); /* not finished */
         say_error("train", "%s has no train-00000.psk: make the folder with 'polysketch prepare'", settings->run.data);
         return EXIT_FAILED;
     }

@@ -299,10 +299,33 @@ static void order_is_a_permutation(void **state) {
                 const int64_t start = psk_order_start(&order, cursor);
                 for (int64_t n = 0; n < N; n++)
                     assert_int_equal(seen[(start + n) % T]++, 0);
-                cursor = psk_order_next(&order, cursor);
+                cursor = psk_order_next(&order, cursor, 1);
             }
         }
         psk_free(seen);
+    }
+}
+
+/* Of every size the permutation is one: each place once, in every epoch another order. */
+static void order_of_every_size(void **state) {
+    (void)state;
+    enum { MOST = 600 };
+    print_message("    seed %d\n", SEED);
+    for (int64_t W = 1; W <= MOST; W++) {
+        psk_order order;
+        int64_t places[2][MOST];
+        PSK_TEST_OK(psk_order_create(W + 1, 1, SEED, &order));
+        order.windows = W;
+        for (int64_t epoch = 0; epoch < 2; epoch++) {
+            unsigned char seen[MOST] = {0};
+            for (int64_t i = 0; i < W; i++) {
+                const int64_t place = places[epoch][i] = psk_order_permute(&order, (psk_cursor){epoch, i});
+                assert_in_range(place, 0, W - 1);
+                assert_int_equal(seen[place]++, 0);
+            }
+        }
+        if (W >= 32) /* of 32! orders two are not the same by chance */
+            assert_memory_not_equal(places[0], places[1], (size_t)W * sizeof places[0][0]);
     }
 }
 
@@ -379,7 +402,7 @@ static void batches_follow_the_order(void **state) {
             assert_int_equal(buffer.tokens[i], test_token(at % total));
             assert_int_equal(buffer.targets[i], test_token((at + 1) % total));
             if (i % N == N - 1)
-                expected = psk_order_next(&order, expected);
+                expected = psk_order_next(&order, expected, 1);
         }
         if (batch == 13)
             memcpy(kept, buffer.tokens, sizeof kept);
@@ -392,6 +415,74 @@ static void batches_follow_the_order(void **state) {
         assert_memory_not_equal(kept, buffer.tokens, sizeof kept);
     }
     psk_arena_free(arena);
+    psk_dataset_close(&dataset);
+}
+
+/* The processes' rows are those of one process that does it all, each once, over the ends of epochs too. */
+static void processes_share_the_order(void **state) {
+    (void)state;
+    enum { B = 2, N = 7, MOST = 5, BATCHES = 12 };
+    const int64_t total = write_dataset("train", (const int64_t[]){100, 157}, 2);
+    psk_dataset dataset;
+    psk_order order;
+    psk_batch_buffer own, all;
+    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
+    for (int64_t world = 1; world <= MOST; world++) {
+        psk_arena *const own_arena = reserve_batch(B, N, PSK_KEEP_GOING, &own);
+        psk_arena *const all_arena = reserve_batch(B * world, N, PSK_KEEP_GOING, &all);
+        psk_cursor cursor = {0};
+        for (int batch = 0; batch < BATCHES; batch++) {
+            psk_cursor after = cursor;
+            PSK_TEST_OK(psk_order_create(total, N, SEED, &order));
+            PSK_TEST_OK(psk_batch_fill(&all, &dataset, &order, &after));
+            for (int64_t rank = 0; rank < world; rank++) {
+                psk_cursor moved = cursor;
+                PSK_TEST_OK(psk_order_share(&order, rank, world));
+                PSK_TEST_OK(psk_batch_fill(&own, &dataset, &order, &moved));
+                assert_memory_equal(&moved, &after, sizeof moved);
+                for (int64_t row = 0; row < B; row++)
+                    assert_memory_equal(own.tokens + row * N, all.tokens + (row * world + rank) * N,
+                                        N * sizeof *own.tokens);
+            }
+            cursor = after;
+        }
+        psk_arena_free(own_arena);
+        psk_arena_free(all_arena);
+    }
+    psk_dataset_close(&dataset);
+    PSK_TEST_FAILS(psk_order_share(&order, 2, 2), PSK_ERROR_ARGUMENT, "2 of 2");
+    PSK_TEST_FAILS(psk_order_share(&order, -1, 2), PSK_ERROR_ARGUMENT, "-1 of 2");
+    PSK_TEST_FAILS(psk_order_share(&order, 0, 0), PSK_ERROR_ARGUMENT, "0 of 0");
+}
+
+/* Windows of long documents: contiguous, and nearly all inside one document. */
+static void windows_of_long_documents(void **state) {
+    (void)state;
+    enum { N = 64, LENGTH = 1000, DOCUMENTS = 20 };
+    psk_dataset dataset;
+    psk_order order;
+    psk_shard_writer *writer;
+    int64_t inside = 0;
+    PSK_TEST_OK(psk_tokenizer_save(bytes_tokenizer, folder));
+    PSK_TEST_OK(psk_shard_writer_open(in_folder("train-00000.psk"), bytes_tokenizer, &writer));
+    for (int32_t i = 0; i < DOCUMENTS * LENGTH; i++) /* token: place in its document */
+        PSK_TEST_OK(psk_shard_writer_append(writer, &(int32_t){i % LENGTH == LENGTH - 1 ? 256 : i % LENGTH % 251}, 1));
+    PSK_TEST_OK(psk_shard_writer_close(writer));
+    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
+    PSK_TEST_OK(psk_order_create(dataset.tokens, N, SEED, &order));
+    for (int64_t i = 0; i < order.windows; i++) {
+        int32_t tokens[N];
+        int64_t ends = 0;
+        const int64_t start = psk_order_start(&order, (psk_cursor){0, i});
+        PSK_TEST_OK(psk_dataset_read(&dataset, start, N, tokens));
+        for (int64_t n = 0; n < N; n++) {
+            const int64_t place = (start + n) % LENGTH;
+            assert_int_equal(tokens[n], place == LENGTH - 1 ? 256 : place % 251);
+            ends += n + 1 < N && tokens[n] == 256;
+        }
+        inside += ends == 0;
+    }
+    assert_in_range(inside, order.windows - DOCUMENTS, order.windows);
     psk_dataset_close(&dataset);
 }
 
@@ -471,9 +562,12 @@ int main(void) {
         TEST(dataset_refuses),
         TEST(dataset_of_one_tokenizer),
         TEST(order_is_a_permutation),
+        TEST(order_of_every_size),
         TEST(order_depends_on_seed_and_epoch),
         TEST(order_needs_a_window),
         TEST(batches_follow_the_order),
+        TEST(processes_share_the_order),
+        TEST(windows_of_long_documents),
         TEST(batches_reset_at_documents),
         TEST(windows_cover_everything),
     };

@@ -44,9 +44,10 @@ psk_status psk_batch_fill(psk_batch_buffer *buffer, const psk_dataset *dataset, 
     PSK_ASSERT(order->window == buffer->N && order->tokens == dataset->tokens);
     buffer->counted = 0;
     for (int64_t row = 0; row < buffer->B; row++) {
-        PSK_TRY(read_row(buffer, dataset, row, psk_order_start(order, *cursor), buffer->N));
-        *cursor = psk_order_next(order, *cursor);
+        const psk_cursor own = psk_order_next(order, *cursor, row * order->world + order->rank);
+        PSK_TRY(read_row(buffer, dataset, row, psk_order_start(order, own), buffer->N));
     }
+    *cursor = psk_order_next(order, *cursor, buffer->B * order->world);
     if (buffer->mode == PSK_RESET_AT_DOCUMENTS)
         find_documents(buffer, dataset->tokenizer->end_of_text);
     return PSK_OK;

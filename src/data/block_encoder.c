@@ -169,5 +169,7 @@ psk_status psk_encode_block(const psk_prepare_options *options, const psk_tokeni
                             const psk_input_list *inputs, const psk_block *block, psk_encoded_block *out) {
     const encoder e = {options, tokenizer, &inputs->files[block->input], block, out};
     clear(out);
+    const int64_t room = block->size > PSK_PIECE_BYTES ? block->size : PSK_PIECE_BYTES;
+    PSK_TRY(psk_tokens_reserve(&out->tokens[block->side], room + 1)); /* once: what is not used takes no memory */
     return block->format == PSK_FORMAT_TEXT ? encode_piece(&e) : encode_records(&e);
 }

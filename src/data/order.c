@@ -13,7 +13,16 @@ psk_status psk_order_create(int64_t tokens, int64_t window, uint64_t seed, psk_o
                         "the data has %" PRId64 " tokens, a context of %" PRId64 " needs at least %" PRId64
                         ": prepare more text or train with a shorter context",
                         tokens, window, window + 1);
-    *out = (psk_order){.tokens = tokens, .window = window, .windows = tokens / window, .seed = seed};
+    *out = (psk_order){.tokens = tokens, .window = window, .windows = tokens / window, .seed = seed, .world = 1};
+    return PSK_OK;
+}
+
+psk_status psk_order_share(psk_order *order, int64_t rank, int64_t world) {
+    if (world < 1 || rank < 0 || rank >= world)
+        return psk_fail(PSK_ERROR_ARGUMENT, "process %" PRId64 " of %" PRId64 ": expected 0 <= rank < world", rank,
+                        world);
+    order->rank = rank;
+    order->world = world;
     return PSK_OK;
 }
 
@@ -49,8 +58,7 @@ int64_t psk_order_start(const psk_order *order, psk_cursor cursor) {
     return (offset + psk_order_permute(order, cursor) * order->window) % order->tokens;
 }
 
-psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor) {
-    if (++cursor.index >= order->windows)
-        cursor = (psk_cursor){.epoch = cursor.epoch + 1};
-    return cursor;
+psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor, int64_t count) {
+    const int64_t index = cursor.index + count;
+    return (psk_cursor){.epoch = cursor.epoch + index / order->windows, .index = index % order->windows};
 }

@@ -4,7 +4,13 @@
  * edges move. Epoch e visits the windows in the order of a permutation of 0 ... W - 1: a Feistel network on the
  * smallest even number of bits that holds W (Black and Rogaway 2002: cycle walking brings what falls outside back in),
  * its rounds keyed by Philox of (seed, epoch). Sequence number s of a run is therefore a pure function of (T, N, seed,
- * s): nothing but the cursor needs saving. */
+ * s): nothing but the cursor needs saving.
+ *
+ * A window is text as it stands: of a document longer than N tokens most windows hold nothing else, short documents lie
+ * one after the other in it, with end-of-text between them (psk_batch_buffer tells where, for a reset).
+ *
+ * Several processes share the sequences: of every `world` in a row, process `rank` takes one. The cursor counts the
+ * sequences of all, so it is the same in every process, and a run may go on with another number of them. */
 #ifndef PSK_ORDER_H
 #define PSK_ORDER_H
 
@@ -15,6 +21,7 @@ typedef struct psk_order {
     int64_t window;  /* N */
     int64_t windows; /* W, an epoch */
     uint64_t seed;
+    int64_t rank, world; /* 0 <= rank < world; 0 of 1 at first */
 } psk_order;
 
 typedef struct psk_cursor {
@@ -30,6 +37,10 @@ int64_t psk_order_start(const psk_order *order, psk_cursor cursor);
 /* Place of `index` in the epoch's permutation: 0 <= result < windows. */
 int64_t psk_order_permute(const psk_order *order, psk_cursor cursor);
 
-psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor);
+/* The cursor `count` sequences on. */
+psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor, int64_t count);
+
+/* From now on the order serves process `rank` of `world`. Errors: ARGUMENT. */
+psk_status psk_order_share(psk_order *order, int64_t rank, int64_t world);
 
 #endif

@@ -54,8 +54,7 @@ typedef struct preparation {
     int64_t capacity; /* blocks of a round */
     round_of_blocks rounds[ROUNDS];
     outcome writing;
-    int64_t consumed; /* bytes of the inputs, as they lie on the disk */
-    time_t recorded;  /* when the journal was last written */
+    time_t recorded; /* when the journal was last written */
 } preparation;
 
 psk_prepare_options psk_prepare_options_default(void) {
@@ -176,7 +175,7 @@ static psk_status write_item(preparation *work, const item *it) {
     result->train_tokens = work->splits[PSK_TRAIN].tokens;
     result->valid_tokens = work->splits[PSK_VALID].tokens;
     work->journal.position = it->block.after;
-    work->consumed = it->block.consumed;
+    work->journal.consumed = it->block.consumed;
     return PSK_OK;
 }
 
@@ -210,10 +209,11 @@ static psk_status record(preparation *work) {
 
 static psk_status tell_progress(const preparation *work) {
     const psk_prepare_options *const options = work->options;
-    if (options->progress && options->progress(options->user, work->consumed, work->inputs.bytes))
+    if (options->progress && options->progress(options->user, work->journal.consumed, work->inputs.bytes))
         return psk_fail(PSK_ERROR_INTERRUPTED,
-                        "preparing was stopped after %" PRId64 " documents; the same command goes on from there",
-                        work->journal.result.documents);
+                        "preparing was stopped after %" PRId64 " documents and %" PRId64
+                        " bytes of text; the same command goes on from there",
+                        work->journal.result.documents, work->journal.result.bytes);
     return PSK_OK;
 }
 
@@ -292,8 +292,6 @@ static psk_status write_output(preparation *work) {
         PSK_TRY(psk_split_writer_open(&work->splits[side]));
     PSK_TRY(record(work));
     PSK_TRY(psk_text_reader_open(work->options, &work->inputs, work->journal.position, &work->reader));
-    for (int64_t i = 0; i < work->journal.position.input; i++)
-        work->consumed += work->inputs.files[i].bytes > 0 ? work->inputs.files[i].bytes : 0;
     PSK_TRY(tell_progress(work));
     PSK_TRY(run_rounds(work));
     return finish(work);

@@ -24,7 +24,8 @@
     X("next_input", position.input, 0)                                                                                 \
     X("next_offset", position.offset, 0)                                                                               \
     X("next_lines", position.lines, 0)                                                                                 \
-    X("next_document", position.document, -1)
+    X("next_document", position.document, -1)                                                                          \
+    X("read_bytes", consumed, 0)
 
 static psk_status journal_path(const char *folder, char **path) {
     return psk_join_path(folder, PSK_JOURNAL_FILE, path);

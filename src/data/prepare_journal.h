@@ -9,6 +9,7 @@
 
 typedef struct psk_journal {
     psk_position position;     /* what is before it has been written */
+    int64_t consumed;          /* bytes of the inputs, as they lie on the disk, for that */
     psk_prepare_result result; /* so far; `shards` counts only once it is finished */
     bool finished;
 } psk_journal;
