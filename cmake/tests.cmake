@@ -59,3 +59,9 @@ if(TARGET polysketch AND NOT PSK_SANITIZE) # an example built outside would lack
                  ${PSK_PROGRAM_PATH} ${CMAKE_CURRENT_SOURCE_DIR}/docs/tutorial.md)
     set_tests_properties(test_tutorial PROPERTIES SKIP_RETURN_CODE 77)
 endif()
+
+find_package(Python3 COMPONENTS Interpreter)
+if(TARGET polysketch AND Python3_FOUND)
+    psk_add_test(test_serve COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_serve.py ${PSK_PROGRAM_PATH})
+    set_tests_properties(test_serve PROPERTIES SKIP_RETURN_CODE 77)
+endif()
