@@ -1,66 +1,36 @@
 /* Multiple choice: reading the three forms of question files, and scores against psk_model_logits. */
-#include "support.h"
+#include "evaluate_fixture.h"
 
 #include "base/files.h"
 #include "base/memory.h"
 #include "infer/questions.h"
-#include "polysketch.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define VOCABULARY 257
-#define SEED       19
-
-typedef struct fixture {
-    psk_device *device;
-    psk_model *model;
-    char *folder;
-    char path[512], labels[512];
-} fixture;
-
+/* A new model hardly cares what it reads: here its embeddings are ten times larger. The context fits every question. */
 static int set_up(void **state) {
-    fixture *const f = calloc(1, sizeof *f);
-    psk_model_config config;
-    assert_non_null(f);
-    print_message("seed %d\n", SEED);
-    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
-    config.n_positions = 400;
-    config.n_embd = 12;
-    config.n_head = 2;
-    config.n_layer = 1;
-    config.attention.block_size = 4;
-    config.attention.sketch_size = 3;
-    PSK_TEST_OK(psk_device_create("reference", 1, &f->device));
-    PSK_TEST_OK(psk_model_create(f->device, &config, SEED, &f->model));
     psk_model_tensor tensor;
-    for (int64_t i = 0; psk_model_tensor_at(f->model, i, &tensor); i++) /* a new model hardly cares what it reads */
+    fixture_enter(state);
+    const fixture *const f = *state;
+    for (int64_t i = 0; psk_model_tensor_at(f->model, i, &tensor); i++)
         if (strcmp(tensor.name, "wte.weight") == 0)
             for (int64_t j = 0; j < tensor.shape[0] * tensor.shape[1]; j++)
                 tensor.data[j] *= 10;
-    f->folder = psk_test_folder();
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    fixture *const f = *state;
-    psk_test_remove_folder(f->folder);
-    psk_model_free(f->model);
-    psk_device_free(f->device);
-    free(f);
     return 0;
 }
 
 /* FOLDER/name.jsonl with these lines, and name-labels.lst where there are labels. */
 static void write_files(fixture *f, const char *name, const char *lines, const char *labels) {
     snprintf(f->path, sizeof f->path, "%s/%s.jsonl", f->folder, name);
-    snprintf(f->labels, sizeof f->labels, "%s/%s-labels.lst", f->folder, name);
     PSK_TEST_OK(psk_write_file(f->path, lines, strlen(lines)));
-    if (labels)
-        PSK_TEST_OK(psk_write_file(f->labels, labels, strlen(labels)));
+    if (labels) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s-labels.lst", f->folder, name);
+        PSK_TEST_OK(psk_write_file(path, labels, strlen(labels)));
+    }
 }
 
 static void expect_question(const psk_question *question, const char *prompt, const char *const *choices, int64_t count,
@@ -246,12 +216,8 @@ static double log_probability(const fixture *f, const char *text, int64_t given)
         tokens[count++] = (unsigned char)*c;
     float *const logits = psk_test_buffer(count * VOCABULARY);
     PSK_TEST_OK(psk_model_logits(f->model, 1, count, tokens, logits));
-    for (int64_t i = given + shift; i < count; i++) {
-        double total = 0;
-        for (int v = 0; v < VOCABULARY; v++)
-            total += exp((double)logits[(i - 1) * VOCABULARY + v]);
-        sum += (double)logits[(i - 1) * VOCABULARY + tokens[i]] - log(total);
-    }
+    for (int64_t i = given + shift; i < count; i++)
+        sum -= token_loss(logits + (i - 1) * VOCABULARY, tokens[i]);
     psk_test_free(logits);
     return sum;
 }
@@ -272,8 +238,11 @@ static const plain_question plain[] = {
      "one two three four five six seven eight nine ten eleven twelve thirteen",
      " ",
      3},
+    {"", {"q", "V", "7"}, "", "", 3},
+    {"", {"e", "K", "%"}, "", "", 3},
+    {"", {"m", "Z", "("}, "", "", 3},
 };
-#define PLAIN_COUNT 4
+#define PLAIN_COUNT 7
 
 /* The choices that win, plainly and per character, by definition. */
 static void expected_winners(const fixture *f, const plain_question *q, int *best, int *best_norm) {
@@ -308,6 +277,13 @@ static void write_plain(fixture *f, const char *name, const int answers[PLAIN_CO
     write_files(f, name, lines, NULL);
 }
 
+static psk_choice_options choice_options(const fixture *f) {
+    psk_choice_options options = psk_choice_options_default();
+    options.questions = f->path;
+    options.context = 400;
+    return options;
+}
+
 static psk_choice_result evaluate(fixture *f, const psk_choice_options *options) {
     psk_choice_result result;
     PSK_TEST_OK(psk_evaluate_choices(f->model, options, &result));
@@ -325,17 +301,17 @@ static void test_scores(void **state) {
         differ += best[i] != best_norm[i];
     }
     assert_true(differ > 0); /* or normalising would not be seen */
-    psk_choice_options options = psk_choice_options_default();
-    options.questions = f->path;
+    psk_choice_options options = choice_options(f);
     for (options.batch_size = 1; options.batch_size < 13; options.batch_size += 3) {
         write_plain(f, "best", best);
         psk_choice_result result = evaluate(f, &options);
         assert_int_equal(result.questions, PLAIN_COUNT);
-        assert_int_equal(result.choices, 10);
+        assert_int_equal(result.choices, 19);
         assert_int_equal(result.truncated, 0);
         assert_true(result.accuracy == 1 && result.standard_error == 0);
         PSK_TEST_AT_MOST(fabs(result.accuracy_norm - (1 - differ / (double)PLAIN_COUNT)), 1e-15);
-        PSK_TEST_AT_MOST(fabs(result.standard_error_norm - sqrt(result.accuracy_norm * (1 - result.accuracy_norm) / 3)),
+        PSK_TEST_AT_MOST(fabs(result.standard_error_norm -
+                              sqrt(result.accuracy_norm * (1 - result.accuracy_norm) / (PLAIN_COUNT - 1))),
                          1e-15);
         write_plain(f, "norm", best_norm);
         assert_true(evaluate(f, &options).accuracy_norm == 1);
@@ -348,28 +324,26 @@ static void test_scores(void **state) {
 static void test_truncated(void **state) {
     fixture *const f = *state;
     static const int answers[PLAIN_COUNT] = {0};
-    psk_choice_options options = psk_choice_options_default();
+    psk_choice_options options = choice_options(f);
     write_plain(f, "truncated", answers);
-    options.questions = f->path;
     options.context = 20;
     const psk_choice_result result = evaluate(f, &options);
     assert_int_equal(result.truncated, 4); /* "ate a very long meal", and all of the last question */
-    assert_true(result.tokens <= 10 * 20);
+    assert_true(result.tokens <= 19 * 20);
 }
 
 static void test_fewer(void **state) {
     fixture *const f = *state;
     static const int answers[PLAIN_COUNT] = {0};
-    psk_choice_options options = psk_choice_options_default();
+    psk_choice_options options = choice_options(f);
     write_plain(f, "fewer", answers);
-    options.questions = f->path;
-    options.max_questions = 2; /* the first and the third */
+    options.max_questions = 2; /* the first and the fourth */
     psk_choice_result result = evaluate(f, &options);
     assert_int_equal(result.questions, 2);
-    assert_int_equal(result.choices, 5);
+    assert_int_equal(result.choices, 6);
     options.shots = 3;
     const psk_choice_result with_shots = evaluate(f, &options);
-    assert_true(with_shots.tokens > result.tokens + 5 * 60);
+    assert_true(with_shots.tokens > result.tokens + 6 * 9);
     options.max_questions = 1;
     result = evaluate(f, &options);
     assert_true(isnan(result.standard_error));
@@ -385,18 +359,19 @@ static void test_refused_options(void **state) {
     fixture *const f = *state;
     static const int answers[PLAIN_COUNT] = {0};
     psk_choice_result result;
-    psk_choice_options options = psk_choice_options_default();
+    psk_choice_options options = choice_options(f);
+    options.questions = NULL;
     PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, "no questions");
-    write_plain(f, "options", answers);
     options.questions = f->path;
+    write_plain(f, "options", answers);
     options.batch_size = 0;
     PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, "batch_size 0");
     options.batch_size = 1;
     options.context = -1;
     PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, "context -1");
     options.context = 0;
-    options.shots = 4;
-    PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, "shots is 4", "0 ... 3");
+    options.shots = 7;
+    PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, "shots is 7", "0 ... 6");
     options.shots = 0;
     options.progress = stop_at_once;
     PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_INTERRUPTED, "stopped");
@@ -405,8 +380,7 @@ static void test_refused_options(void **state) {
 static psk_status evaluate_once(void *state) {
     fixture *const f = state;
     psk_choice_result result;
-    psk_choice_options options = psk_choice_options_default();
-    options.questions = f->path;
+    psk_choice_options options = choice_options(f);
     options.shots = 1;
     options.max_questions = 2;
     return psk_evaluate_choices(f->model, &options, &result);
@@ -427,5 +401,5 @@ int main(void) {
         cmocka_unit_test(test_truncated),       cmocka_unit_test(test_fewer),
         cmocka_unit_test(test_refused_options), cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests_name("choices", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("choices", tests, set_up, fixture_leave);
 }

@@ -1,28 +1,14 @@
 /* psk_evaluate against losses computed from psk_model_logits, window by window, in double. */
-#include "support.h"
+#include "evaluate_fixture.h"
 
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "polysketch.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define VOCABULARY  257
-#define END_OF_TEXT 256
-#define SEED        7
-
-typedef struct fixture {
-    psk_device *device;
-    psk_model *model;
-    char *folder;
-    char path[512]; /* of a text file that holds `size` bytes of text */
-    unsigned char text[512];
-    int64_t size;
-} fixture;
 
 static void write_text(fixture *f, const char *name, int64_t size) {
     psk_rng rng = psk_rng_make(SEED, psk_rng_stream(name));
@@ -31,44 +17,6 @@ static void write_text(fixture *f, const char *name, int64_t size) {
         f->text[i] = (unsigned char)psk_rng_below(&rng, 256);
     snprintf(f->path, sizeof f->path, "%s/%s", f->folder, name);
     PSK_TEST_OK(psk_write_file(f->path, f->text, (size_t)size));
-}
-
-static int set_up(void **state) {
-    fixture *const f = calloc(1, sizeof *f);
-    psk_model_config config;
-    assert_non_null(f);
-    print_message("seed %d\n", SEED);
-    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
-    config.n_positions = 11;
-    config.n_embd = 12;
-    config.n_head = 2;
-    config.n_layer = 1;
-    config.attention.block_size = 4;
-    config.attention.sketch_size = 3;
-    PSK_TEST_OK(psk_device_create("reference", 1, &f->device));
-    PSK_TEST_OK(psk_model_create(f->device, &config, SEED, &f->model));
-    f->folder = psk_test_folder();
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    fixture *const f = *state;
-    psk_test_remove_folder(f->folder);
-    psk_model_free(f->model);
-    psk_device_free(f->device);
-    free(f);
-    return 0;
-}
-
-/* -log softmax(logits)[target] */
-static double token_loss(const float *logits, int32_t target) {
-    double largest = -INFINITY, sum = 0;
-    for (int v = 0; v < VOCABULARY; v++)
-        largest = fmax(largest, (double)logits[v]);
-    for (int v = 0; v < VOCABULARY; v++)
-        sum += exp((double)logits[v] - largest);
-    return largest + log(sum) - (double)logits[target];
 }
 
 /* Mean loss of tokens 1 ... counted in windows of N. lm_head.bias is part of the logits. */
@@ -398,5 +346,5 @@ int main(void) {
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_small_vocabulary), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_progress), cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests_name("evaluate", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("evaluate", tests, fixture_enter, fixture_leave);
 }

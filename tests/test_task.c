@@ -241,6 +241,33 @@ static void test_loss(void **state) {
     end(&f);
 }
 
+/* 23 sequences of 1,000 tokens are two batches of 16, the second one not full: the answers are those of the logits. */
+static void test_partial_batch(void **state) {
+    (void)state;
+    enum { LENGTH = 1000, EXAMPLES = 23, V = 16 };
+    fixture f = begin("cpu", PSK_SOFTMAX);
+    psk_task task = task_of(PSK_TASK_INDUCTION_HEADS, 16);
+    psk_task_result result;
+    int64_t right = 0;
+    task.vocab_size = 3; /* so that guesses are often right */
+    float *const logits = psk_test_buffer(LENGTH * V);
+    for (int64_t i = 0; i < EXAMPLES; i++) {
+        const example e = make(&task, LENGTH, i, 1);
+        const float *const last = logits + (LENGTH - 1) * V;
+        int32_t best = 0;
+        PSK_TEST_OK(psk_model_logits(f.model, 1, LENGTH, e.tokens, logits));
+        for (int32_t v = 1; v < V; v++)
+            best = last[v] > last[best] ? v : best;
+        right += best == e.targets[LENGTH - 1];
+        release(e);
+    }
+    PSK_TEST_OK(psk_task_test(f.model, &task, LENGTH, EXAMPLES, NULL, NULL, &result));
+    assert_int_equal(llround(result.accuracy * EXAMPLES), right);
+    print_message("%d of %d right\n", (int)right, EXAMPLES);
+    psk_test_free(logits);
+    end(&f);
+}
+
 static int stop_at_once(void *user, int64_t done, int64_t total) {
     (void)user;
     assert_true(done > 0 && done <= total);
@@ -300,7 +327,7 @@ int main(void) {
         cmocka_unit_test(test_streams),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_learns),        cmocka_unit_test(test_loss),
         cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_training_refused),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_partial_batch), cmocka_unit_test(test_out_of_memory),
     };
     print_message("seed %d\n", SEED);
     return cmocka_run_group_tests_name("task", tests, NULL, NULL);
