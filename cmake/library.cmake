@@ -29,6 +29,8 @@ foreach(source IN LISTS PSK_SOURCES)
     endif()
     if(source MATCHES "_avx512bf16\\.c$")
         list(APPEND flags -mavx512bf16)
+    elseif(source MATCHES "_neonbf16\\.c$")
+        list(APPEND flags ${PSK_NEONBF16_FLAGS})
     endif()
     if(source MATCHES "[.]cc$" AND PSK_SANITIZE MATCHES "undefined")
         list(APPEND flags -fno-sanitize=undefined) # C++'s checks have a runtime that the C compiler does not link

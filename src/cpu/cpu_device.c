@@ -7,11 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 /* --------------------------------------------------------------------------------------------------- instruction set
  */
 
 typedef struct isa {
+    const char *name; /* as PSK_CPU_ISA spells it */
     const psk_kernels *kernels;
     bool (*supported)(void);
     const psk_fused_kernels *fused_bf16; /* NULL: none */
@@ -35,15 +39,21 @@ static bool has_avx512(void) {
 static bool has_avx512bf16(void) {
     return __builtin_cpu_supports("avx512bf16");
 }
+#elif defined(__aarch64__)
+static bool has_neonbf16(void) {
+    return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+}
 #endif
 
 /* The best first. */
 static const isa isas[] = {
 #if defined(__x86_64__)
-    {&psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, has_avx512bf16},
-    {&psk_kernels_avx2, has_avx2, NULL, NULL},
+    {"avx512", &psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, has_avx512bf16},
+    {"avx2", &psk_kernels_avx2, has_avx2, NULL, NULL},
+#elif defined(__aarch64__)
+    {"neonbf16", &psk_kernels_baseline, has_neonbf16, &psk_fused_neonbf16, always},
 #endif
-    {&psk_kernels_baseline, always, NULL, NULL},
+    {"baseline", &psk_kernels_baseline, always, NULL, NULL},
 };
 #define ISAS ((int64_t)(sizeof isas / sizeof *isas))
 
@@ -51,14 +61,14 @@ static void list_isas(char *text, size_t size) {
     size_t used = 0;
     text[0] = '\0';
     for (int64_t i = ISAS - 1; i >= 0 && used < size; i--)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", isas[i].kernels->isa);
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", isas[i].name);
 }
 
 /* The best that the processor has, or the one that PSK_CPU_ISA names. */
 static psk_status choose_isa(const isa **out) {
     const char *wanted = getenv("PSK_CPU_ISA");
     for (int64_t i = 0; i < ISAS; i++) {
-        const bool chosen = !wanted || strcmp(wanted, isas[i].kernels->isa) == 0;
+        const bool chosen = !wanted || strcmp(wanted, isas[i].name) == 0;
         if (chosen && isas[i].supported()) {
             *out = &isas[i];
             return PSK_OK;
@@ -176,7 +186,7 @@ psk_status psk_cpu_device_init(psk_device *device, int threads) {
     device->destroy = cpu_destroy;
     char matmul[64];
     psk_cpu_matmul_name(matmul, sizeof matmul);
-    snprintf(device->description, sizeof device->description, "%s%s, %s, %d thread%s", cpu->kernels->isa,
+    snprintf(device->description, sizeof device->description, "%s%s, %s, %d thread%s", chosen->name,
              cpu->fused_bf16 != NULL ? " with bfloat16" : "", matmul, threads, threads == 1 ? "" : "s");
     return PSK_OK;
 }

@@ -1,0 +1,15 @@
+/* Fused attention for NEON with bfloat16 products: aarch64 servers since 2021 (Neoverse V1, N2). */
+#include "cpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LANES 4
+#include "cpu/kernels_math.inc"
+#include "cpu/kernels_vector.inc"
+
+#include "cpu/fused_cells_neonbf16.inc"
+
+#include "cpu/fused_attention.inc"
+
+const psk_fused_kernels psk_fused_neonbf16 = {fused_workspace, fused_items, fused_divisible, fused_item};
