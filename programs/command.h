@@ -12,7 +12,7 @@
     COMMAND(generate, "a model and a prompt -> text")                                                                  \
     COMMAND(serve, "a model behind HTTP: OpenAI's completions, and a page to talk to it")                              \
     COMMAND(task, "synthetic tasks: selective copying, induction heads")                                               \
-    COMMAND(bench, "speed of this machine: matmul, attention, training step, decoding")                                          \
+    COMMAND(bench, "speed of this machine: matmul, attention, training step, decoding")                                \
     COMMAND(plot, "loss curves of runs as a picture")                                                                  \
     COMMAND(info, "what is in a model, a run, a shard, or this machine")
 

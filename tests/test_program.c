@@ -68,8 +68,8 @@ static const char *const wrong_usage[][2] = {
     {"task induction_heads --length 2", "polysketch task: --length: 2 is outside 3 ... 1073741824"},
     {"generate --model m --prompt a --prompt-file b",
      "polysketch generate: --prompt and --prompt-file are both given: one of them, please"},
-    {"bench", "polysketch bench: a subject is missing; there are matmul, attention, step"},
-    {"bench atention", "polysketch bench: no subject 'atention'; there are matmul, attention, step"},
+    {"bench", "polysketch bench: a subject is missing; there are matmul, attention, step, decode"},
+    {"bench atention", "polysketch bench: no subject 'atention'; there are matmul, attention, step, decode"},
     {"bench matmul --sizes 1,2,x", "polysketch bench matmul: --sizes: 'x' is not a whole number"},
     {"bench attention --mechanisms softmax,", "polysketch bench attention: --mechanisms: '' is none of softmax, "
                                               "polynomial, polysketch, performer"},
@@ -115,9 +115,9 @@ static void test_failures(void **state) {
 
 static void test_help(void **state) {
     (void)state;
-    static const char *const commands[] = {"prepare", "train", "eval",         "generate",        "plot",
-                                           "info",    "task",  "bench matmul", "bench attention", "bench step",
-                                           "bench"};
+    static const char *const commands[] = {"prepare",      "train", "eval",         "generate",        "plot",
+                                           "info",         "task",  "bench matmul", "bench attention", "bench step",
+                                           "bench decode", "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         char arguments[64], usage[64];
         snprintf(arguments, sizeof arguments, "%s --nonsense --help", commands[i]);
@@ -275,9 +275,13 @@ static void test_bench(void **state) {
     EXPECT_IN("out", "softmax", "polynomial", "polysketch, random, window", "performer", "forward_backward", "matmul");
     expect_run("bench step --samples 2 --batch-size 2 --json bench.jsonl " SMALL_MODEL, 0);
     EXPECT_IN("out", "tokens/s", "% of matmul");
+    expect_run("bench decode --contexts 40,1k --batches 1,3 --preset tiny --width 16 --heads 2 --layers 1 --samples 1 "
+               "--threads 1 --json bench.jsonl",
+               0);
+    EXPECT_IN("out", "softmax", "polysketch", "memory is read at", "prompt", "tokens/s");
 
     json_t *const lines = read_json_lines("bench.jsonl");
-    assert_int_equal(json_array_size(lines), 1 + (1 + 1 + 4 * 3 + 1) * 2 * 2 + 1);
+    assert_int_equal(json_array_size(lines), 1 + (1 + 1 + 4 * 3 + 1) * 2 * 2 + 1 + 2 * (1 + 2 * 2));
     static const char *const keys[] = {"bench",
                                        "mechanism",
                                        "sketch",
@@ -307,7 +311,7 @@ static void test_bench(void **state) {
                     json_number_value(json_object_get(line, "seconds_median")));
         described += json_object_get(line, "machine") && json_object_get(line, "version");
     }
-    assert_int_equal(described, 3); /* once a run */
+    assert_int_equal(described, 4); /* once a run */
     json_decref(lines);
 }
 

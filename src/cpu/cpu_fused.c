@@ -70,8 +70,9 @@ static psk_status run(psk_device *device, const psk_fused_attention_args *a, boo
     PSK_ASSERT(each >= 0);
     const int64_t items = kernels->items(a, backward);
     const bool divisible = kernels->divisible(a);
+    const int64_t rows = a->views->Nq > 0 ? a->views->Nq : a->views->Nk; /* keys that are only folded */
     const int64_t cost =
-        a->views->Nq * a->views->v.width * 64; /* of an item, roughly: enough to tell a token from a sequence */
+        rows * a->views->v.width * 64; /* of an item, roughly: enough to tell a token from a sequence */
     const int threads = psk_cpu_team(device, divisible && items == 1 ? 2 : items, cost);
     for (int64_t item = 0; item < items && item < threads; item++)
         *barrier_in(a->workspace + item * each) =
