@@ -15,7 +15,10 @@
 #define LIMIT        1e-5
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
-static const char *const devices[] = {"reference", "cpu"};
+/* The CPU device with each of its instruction sets; "" is the best. */
+static const struct {
+    const char *name, *isa;
+} devices[] = {{"reference", ""}, {"cpu", ""}, {"cpu", "avx2"}, {"cpu", "baseline"}};
 #define DEVICES COUNT(devices)
 
 static const int64_t row_counts[] = {1, 2, 255, 256, 257, 600}; /* around the chunk of the implementation */
@@ -132,7 +135,13 @@ static void check_random(psk_device *device, psk_sketch form, int64_t degree, in
 static void each_device(void (*check)(psk_device *device)) {
     for (size_t i = 0; i < DEVICES; i++) {
         psk_device *device;
-        PSK_TEST_OK(psk_device_create(devices[i], 2, &device));
+        if (*devices[i].isa != '\0')
+            setenv("PSK_CPU_ISA", devices[i].isa, 1);
+        const psk_status status = psk_device_create(devices[i].name, 2, &device);
+        unsetenv("PSK_CPU_ISA");
+        if (status == PSK_ERROR_UNSUPPORTED || status == PSK_ERROR_ARGUMENT) /* not here; not on this architecture */
+            continue;
+        PSK_TEST_OK(status);
         check(device);
         psk_device_free(device);
     }
@@ -266,6 +275,82 @@ static void check_linear_sizes(psk_device *device) {
 static void learned_linear_equals_its_formula(void **state) {
     (void)state;
     each_device(check_linear_sizes);
+}
+
+/* Sketches and their gradient of many rows of (h, r), with weights from a seed. */
+typedef struct many_rows {
+    float *s, *dx;
+} many_rows;
+#define MANY 1037
+#define WIDE 33
+#define SIZE 13
+
+static many_rows sketch_many(psk_sketch form, int threads, psk_precision precision) {
+    const psk_attention_config config = sketch_config(form, 4, SIZE);
+    float *x = psk_test_random(MANY * WIDE, SEED, "x"), *ds = psk_test_random(MANY * SIZE, SEED, "ds");
+    many_rows out = {psk_test_buffer(MANY * SIZE), psk_test_buffer(MANY * WIDE)};
+    psk_device *device;
+    psk_sketch_bench *bench;
+    PSK_TEST_OK(psk_device_create("cpu", threads, &device));
+    PSK_TEST_OK(psk_device_set_precision(device, precision));
+    PSK_TEST_OK(psk_sketch_bench_create(device, &config, WIDE, MANY, &bench));
+    PSK_TEST_OK(psk_sketch_bench_run(bench, x, out.s, ds, out.dx));
+    psk_sketch_bench_free(bench);
+    psk_device_free(device);
+    psk_test_free(x);
+    psk_test_free(ds);
+    return out;
+}
+
+static void free_many(many_rows rows) {
+    psk_test_free(rows.s);
+    psk_test_free(rows.dx);
+}
+
+static const psk_sketch learned_forms[] = {PSK_SKETCH_LEARNED, PSK_SKETCH_LEARNED_LINEAR};
+
+static bool cpu_has_bf16(void) {
+    psk_device *device;
+    PSK_TEST_OK(psk_device_create("cpu", 1, &device));
+    const bool has = device->has_bf16;
+    psk_device_free(device);
+    return has;
+}
+
+static void bits_do_not_depend_on_threads(void **state) {
+    (void)state;
+    const int threads[] = {2, 3, 8};
+    for (size_t form = 0; form < COUNT(learned_forms); form++)
+        for (psk_precision precision = PSK_PRECISION_F32; precision <= (cpu_has_bf16() ? 1 : 0); precision++) {
+            const many_rows want = sketch_many(learned_forms[form], 1, precision);
+            for (size_t i = 0; i < COUNT(threads); i++) {
+                const many_rows got = sketch_many(learned_forms[form], threads[i], precision);
+                assert_memory_equal(got.s, want.s, MANY * SIZE * sizeof(float));
+                assert_memory_equal(got.dx, want.dx, MANY * WIDE * sizeof(float));
+                free_many(got);
+            }
+            free_many(want);
+        }
+}
+
+/* Each of four layers rounds its operands by up to 2^-9, 2^-9 / sqrt(3) on average: some 5e-3 in all. */
+static void bfloat16_is_near_float32(void **state) {
+    (void)state;
+    if (!cpu_has_bf16())
+        skip();
+    for (size_t form = 0; form < COUNT(learned_forms); form++) {
+        const many_rows fine = sketch_many(learned_forms[form], 2, PSK_PRECISION_F32),
+                        rounded = sketch_many(learned_forms[form], 2, PSK_PRECISION_BF16);
+        const double s = psk_test_relative_rms(rounded.s, fine.s, MANY * SIZE),
+                     dx = psk_test_relative_rms(rounded.dx, fine.dx, MANY * WIDE);
+        print_message("%s in bfloat16: error %.1e, of the gradient %.1e\n", psk_sketch_name(learned_forms[form]), s,
+                      dx);
+        assert_true(s > 1e-4);
+        PSK_TEST_AT_MOST(s, 1e-2);
+        PSK_TEST_AT_MOST(dx, 2e-2);
+        free_many(fine);
+        free_many(rounded);
+    }
 }
 
 static void check_performer(psk_device *device) {
@@ -434,6 +519,8 @@ int main(void) {
         cmocka_unit_test(random_equals_algorithm_1),
         cmocka_unit_test(learned_equals_its_formula),
         cmocka_unit_test(learned_linear_equals_its_formula),
+        cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(bfloat16_is_near_float32),
         cmocka_unit_test(performer_features_equal_their_formula),
         cmocka_unit_test(error_falls_like_one_over_root_r),
         cmocka_unit_test(hadamard_columns_are_orthogonal),

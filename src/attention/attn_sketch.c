@@ -8,7 +8,8 @@
 /* Rows worked on at once: the hidden layers of the learned form, 256 x 8 r floats, stay in L2. */
 #define CHUNK 256
 
-#define LAYERNORM_EPS 1e-5f
+/* Fewer rows are not worth making the weights ready for the fused form. */
+#define FUSED_ROWS 256
 
 /* One chunk: sizes, weights and what is left of the workspace. */
 typedef struct sketch_chunk {
@@ -171,7 +172,7 @@ static psk_status level_forward(const sketch_chunk *c, const level_values *value
     const psk_tile down = psk_tile_in((float *)c->params->net[net][level].down, c->r, hidden);
     PSK_RUN(c->device, layernorm_forward, .rows = c->rows, .n = in, .x = values->x.data,
             .weight = c->params->net[net][level].norm_weight, .bias = c->params->net[net][level].norm_bias,
-            .y = values->normed.data, .mean = values->mean, .rstd = values->rstd, .eps = LAYERNORM_EPS);
+            .y = values->normed.data, .mean = values->mean, .rstd = values->rstd, .eps = PSK_SKETCH_EPS);
     PSK_TRY(psk_tile_abt(c->device, 1, 1.0f, values->normed, up, 0.0f, values->up));
     PSK_RUN(c->device, gelu_forward, .n = c->rows * hidden, .x = values->up.data, .y = values->gelu.data);
     return psk_tile_abt(c->device, 1, 1.0f, values->gelu, down, 0.0f, values->y);
@@ -308,6 +309,10 @@ static psk_status chunk_forward(const sketch_chunk *c, float *s, float *workspac
 
 psk_status psk_sketch_forward(psk_device *device, const psk_attention_config *config, int64_t h, int64_t rows,
                               const float *x, const psk_sketch_params *params, float *s, float *workspace) {
+    if (device->ops->fused_sketch_forward != NULL && !is_random(config) && rows >= FUSED_ROWS) {
+        PSK_RUN(device, fused_sketch_forward, .config = config, .h = h, .rows = rows, .x = x, .params = params, .s = s);
+        return PSK_OK;
+    }
     for (int64_t row = 0; row < rows; row += CHUNK) {
         const sketch_chunk chunk = chunk_at(device, config, h, rows - row, x + row * h, params);
         PSK_TRY(chunk_forward(&chunk, s + row * chunk.r, workspace));
@@ -330,6 +335,12 @@ static psk_status chunk_backward(const sketch_chunk *c, const psk_sketch_backwar
 
 psk_status psk_sketch_backward(psk_device *device, const psk_attention_config *config,
                                const psk_sketch_backward_args *args) {
+    if (device->ops->fused_sketch_backward != NULL && !is_random(config) && args->rows >= FUSED_ROWS) {
+        PSK_RUN(device, fused_sketch_backward, .config = config, .h = args->h, .rows = args->rows, .x = args->x,
+                .params = args->params, .s = (float *)args->s, .ds = args->ds, .dx = args->dx,
+                .dx_write = args->dx_write, .grads = args->grads);
+        return PSK_OK;
+    }
     for (int64_t row = 0; row < args->rows; row += CHUNK) {
         sketch_chunk chunk = chunk_at(device, config, args->h, args->rows - row, args->x + row * args->h, args->params);
         chunk.grads = args->grads;

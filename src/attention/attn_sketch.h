@@ -12,32 +12,6 @@
 
 #include "attention/attention.h"
 
-#define PSK_SKETCH_MAX_DEGREE 64
-#define PSK_SKETCH_LEVELS     2
-#define PSK_SKETCH_EXPANSION  8 /* hidden width of a level, in units of r */
-
-/* Leaves x of the recursion come in pairs under 2 (p/2 - 1) matrices. */
-#define PSK_MAX_SKETCH_MATRICES (PSK_SKETCH_MAX_DEGREE - 2)
-
-/* Weights of a sketch; only the fields of its form are read.  in: h on level 0, r on level 1 */
-typedef struct psk_sketch_params {
-    const float *g[PSK_MAX_SKETCH_MATRICES]; /* random: [in, r], depth first: left, right, G1, G2 */
-    struct {
-        const float *norm_weight, *norm_bias; /* [in] */
-        const float *up;                      /* [8 r, in] */
-        const float *down;                    /* [r, 8 r] */
-    } net[2][PSK_SKETCH_LEVELS];              /* learned: nets a and b */
-    const float *weight[2];                   /* learned_linear: Wa, Wb, [r, h] */
-} psk_sketch_params;
-
-/* Their gradients. Random matrices are not trained. */
-typedef struct psk_sketch_grads {
-    struct {
-        float *norm_weight, *norm_bias, *up, *down;
-    } net[2][PSK_SKETCH_LEVELS];
-    float *weight[2];
-} psk_sketch_grads;
-
 /* PSK_ERROR_ARGUMENT unless the sketch of `config` exists for head size h: random forms need p/2 a power of two (p = 2
  * is s(x) = x and needs r = h), random_hadamard needs h (and r for p >= 8) a power of two. */
 psk_status psk_sketch_check(const psk_attention_config *config, int64_t h);
@@ -45,7 +19,7 @@ psk_status psk_sketch_check(const psk_attention_config *config, int64_t h);
 /* Floats of workspace for psk_sketch_forward and psk_sketch_backward, whatever the number of rows. */
 int64_t psk_sketch_workspace(const psk_attention_config *config, int64_t h);
 
-/* s = s(x).   x: rows x h, s: rows x r, both contiguous; workspace: psk_sketch_workspace floats */
+/* s = s(x).   x: rows x h, s: rows x r, both contiguous; workspace: psk_sketch_workspace floats. Weights: ops.h */
 psk_status psk_sketch_forward(psk_device *device, const psk_attention_config *config, int64_t h, int64_t rows,
                               const float *x, const psk_sketch_params *params, float *s, float *workspace);
 

@@ -49,6 +49,8 @@ void psk_cpu_matmul_name(char *text, size_t size);
 /* Entries of the table that are not in kernels.def. */
 psk_status psk_cpu_fused_attention_forward(psk_device *device, const psk_fused_attention_args *a);
 psk_status psk_cpu_fused_attention_backward(psk_device *device, const psk_fused_attention_args *a);
+psk_status psk_cpu_fused_sketch_forward(psk_device *device, const psk_fused_sketch_args *a);
+psk_status psk_cpu_fused_sketch_backward(psk_device *device, const psk_fused_sketch_args *a);
 psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
 
 /* Whether a product is computed with operands rounded to bfloat16: a matter of its shape alone; and the product. */

@@ -106,3 +106,42 @@ psk_status psk_cpu_fused_attention_forward(psk_device *device, const psk_fused_a
 psk_status psk_cpu_fused_attention_backward(psk_device *device, const psk_fused_attention_args *a) {
     return run(device, a, true);
 }
+
+/* Rows are cut into so many parts, whatever the number of threads; the gradients of the parts are added in order. */
+#define SKETCH_PARTS 32
+#define SKETCH_ROWS  60 /* a part has a multiple of these */
+
+static int64_t part_begin(int64_t rows, int64_t part) {
+    const int64_t pieces = PSK_CEIL_DIV(rows, SKETCH_ROWS), begin = pieces * part / SKETCH_PARTS * SKETCH_ROWS;
+    return begin < rows ? begin : rows;
+}
+
+static psk_status run_sketch(psk_device *device, const psk_fused_sketch_args *a, bool backward) {
+    const psk_fused_kernels *kernels = kernels_for(device, device->precision);
+    const int64_t each = kernels->sketch_workspace(a, backward),
+                  gradients = backward ? kernels->sketch_gradients(a) : 0;
+    void *scratch;
+    PSK_TRY(psk_cpu_scratch(device, (each * device->threads + gradients * SKETCH_PARTS) * (int64_t)sizeof(float),
+                            &scratch));
+    float *const workspaces = scratch, *const parts = workspaces + each * device->threads;
+#pragma omp parallel num_threads(device->threads)
+    {
+        float *workspace = workspaces + omp_get_thread_num() * each;
+        kernels->sketch_begin(a, backward, workspace);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t part = 0; part < SKETCH_PARTS; part++)
+            kernels->sketch_rows(a, backward, workspace, parts + part * gradients, part_begin(a->rows, part),
+                                 part_begin(a->rows, part + 1));
+    }
+    for (int64_t part = 0; backward && part < SKETCH_PARTS; part++)
+        kernels->sketch_add(a, parts + part * gradients);
+    return PSK_OK;
+}
+
+psk_status psk_cpu_fused_sketch_forward(psk_device *device, const psk_fused_sketch_args *a) {
+    return run_sketch(device, a, false);
+}
+
+psk_status psk_cpu_fused_sketch_backward(psk_device *device, const psk_fused_sketch_args *a) {
+    return run_sketch(device, a, true);
+}

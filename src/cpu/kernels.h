@@ -56,6 +56,18 @@ typedef struct psk_fused_kernels {
     /* Whether a team of several can work on an item. */
     bool (*divisible)(const psk_fused_attention_args *a);
     void (*item)(const psk_fused_attention_args *a, bool backward, const psk_fused_team *team, int64_t item);
+
+    /* Learned sketches. Floats of workspace that one thread needs, and floats that the gradients of a part of the rows
+     * take. */
+    int64_t (*sketch_workspace)(const psk_fused_sketch_args *a, bool backward);
+    int64_t (*sketch_gradients)(const psk_fused_sketch_args *a);
+    /* Makes the weights ready, once for a thread. */
+    void (*sketch_begin)(const psk_fused_sketch_args *a, bool backward, float *workspace);
+    /* Rows [begin, end) with that workspace; backward: gradients = those of the weights from these rows. */
+    void (*sketch_rows)(const psk_fused_sketch_args *a, bool backward, float *workspace, float *gradients,
+                        int64_t begin, int64_t end);
+    /* a->grads += the gradients of a part. */
+    void (*sketch_add)(const psk_fused_sketch_args *a, const float *gradients);
 } psk_fused_kernels;
 
 typedef struct psk_kernels {

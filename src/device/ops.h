@@ -449,13 +449,57 @@ typedef struct psk_attention_views {
  * gradients +=, with that workspace. */
 typedef struct psk_fused_attention_args {
     const psk_attention_config *config;
-    int64_t rep;             /* query heads of a group */
+    int64_t rep; /* query heads of a group */
     const psk_attention_views *views;
     float *workspace;
     int64_t *workspace_floats;
 } psk_fused_attention_args;
 typedef psk_fused_attention_args psk_fused_attention_forward_args;
 typedef psk_fused_attention_args psk_fused_attention_backward_args;
+
+#define PSK_SKETCH_MAX_DEGREE 64
+#define PSK_SKETCH_LEVELS     2
+#define PSK_SKETCH_EXPANSION  8     /* hidden width of a level, in units of r */
+#define PSK_SKETCH_EPS        1e-5f /* of its LayerNorms */
+
+/* Leaves x of the recursion come in pairs under 2 (p/2 - 1) matrices. */
+#define PSK_MAX_SKETCH_MATRICES (PSK_SKETCH_MAX_DEGREE - 2)
+
+/* Weights of a sketch; only the fields of its form are read.  in: h on level 0, r on level 1 */
+typedef struct psk_sketch_params {
+    const float *g[PSK_MAX_SKETCH_MATRICES]; /* random: [in, r], depth first: left, right, G1, G2 */
+    struct {
+        const float *norm_weight, *norm_bias; /* [in] */
+        const float *up;                      /* [8 r, in] */
+        const float *down;                    /* [r, 8 r] */
+    } net[2][PSK_SKETCH_LEVELS];              /* learned: nets a and b */
+    const float *weight[2];                   /* learned_linear: Wa, Wb, [r, h] */
+} psk_sketch_params;
+
+/* Their gradients. Random matrices are not trained. */
+typedef struct psk_sketch_grads {
+    struct {
+        float *norm_weight, *norm_bias, *up, *down;
+    } net[2][PSK_SKETCH_LEVELS];
+    float *weight[2];
+} psk_sketch_grads;
+
+/* psk_sketch_forward and psk_sketch_backward (attention/attn_sketch.h) of the learned forms at once, for many rows.
+ *     forward:  s = s(x).   x: rows x h, s: rows x r
+ *     backward: reads x, s and ds; dx (=, +=) dL/dx, grads += */
+typedef struct psk_fused_sketch_args {
+    const psk_attention_config *config;
+    int64_t h, rows;
+    const float *x;
+    const psk_sketch_params *params;
+    float *s;
+    const float *ds;
+    float *dx;
+    psk_write dx_write;
+    psk_sketch_grads *grads;
+} psk_fused_sketch_args;
+typedef psk_fused_sketch_args psk_fused_sketch_forward_args;
+typedef psk_fused_sketch_args psk_fused_sketch_backward_args;
 
 /* ------------------------------------------------------------------------------------------------------------- table
  */

@@ -80,6 +80,7 @@ psk_status psk_stepper_prepare(psk_decoder *decoder) {
     const psk_device *device = decoder->model->device;
     decoder->stepper_ops = *device->ops;
     decoder->stepper_ops.matmul = stepper_matmul;
+    decoder->stepper_ops.fused_sketch_forward = NULL; /* how it computes a row depends on how many there are */
     decoder->stepper = *device;
     decoder->stepper.ops = &decoder->stepper_ops;
     if (device->precision != PSK_PRECISION_BF16 || decoder->place_count > 0)
