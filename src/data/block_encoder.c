@@ -133,7 +133,7 @@ static psk_status encode_line(const encoder *e, const unsigned char *line, int64
     json_t *object;
     if (psk_is_blank(line, size))
         return PSK_OK;
-    snprintf(where, sizeof where, "%s, line %" PRId64, e->input->path, number);
+    snprintf(where, sizeof where, "%s, line %" PRId64, psk_input_name(e->input), number);
     psk_status status = psk_json_parse((const char *)line, (size_t)size, where, &object);
     if (status == PSK_OK) {
         status = encode_object(e, object, where);

@@ -40,6 +40,10 @@ static int find_name(const char *path, bool *compressed) {
     return TEXT_NAMES;
 }
 
+const char *psk_input_name(const psk_input *input) {
+    return strcmp(input->path, "-") == 0 ? "standard input" : input->path;
+}
+
 psk_text_format psk_format_of_name(const char *path, psk_text_format format) {
     bool compressed;
     const int name = find_name(path, &compressed);

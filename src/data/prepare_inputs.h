@@ -25,6 +25,9 @@ typedef struct psk_input_list {
 psk_status psk_input_list_make(const psk_prepare_options *options, psk_input_list *out);
 void psk_input_list_free(psk_input_list *list);
 
+/* Its path, for people: "standard input" for "-". */
+const char *psk_input_name(const psk_input *input);
+
 /* What a named format or PSK_FORMAT_AUTO makes of a name: JSONL, or AUTO for "look at the contents". */
 psk_text_format psk_format_of_name(const char *path, psk_text_format format);
 

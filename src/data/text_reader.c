@@ -154,7 +154,7 @@ static psk_status find_length(psk_text_reader *reader) {
         return psk_fail(PSK_ERROR_ARGUMENT,
                         "%s is a pipe, so where its last part begins is not known: hold nothing out (valid fraction "
                         "0), or other files (valid inputs), or give it as a file",
-                        strcmp(input->path, "-") == 0 ? "standard input" : input->path);
+                        psk_input_name(input));
     reader->position.document = input->bytes;
     if (!psk_byte_source_is_compressed(reader->source))
         return PSK_OK;
@@ -182,7 +182,7 @@ static psk_status skip_to(psk_text_reader *reader, int64_t offset, uint64_t hash
         status = psk_fail(PSK_ERROR_FORMAT,
                           "%s has changed since a part of it was prepared: remove the output folder and prepare "
                           "everything again",
-                          current(reader)->path);
+                          psk_input_name(current(reader)));
 done:
     psk_block_free(&block);
     return status;
@@ -199,7 +199,7 @@ static psk_status open_input(psk_text_reader *reader) {
         return psk_fail(PSK_ERROR_FORMAT,
                         "%s had %" PRId64 " bytes of text when a part of it was prepared, it has %" PRId64
                         " now: remove the output folder and prepare everything again",
-                        current(reader)->path, document, position->document);
+                        psk_input_name(current(reader)), document, position->document);
     return skip_to(reader, position->offset, position->hash);
 }
 
@@ -251,7 +251,7 @@ static psk_status check_length(const psk_text_reader *reader, const psk_block *b
     const int64_t expected = reader->position.document, seen = reader->position.offset + block->size;
     if (expected < 0 || (last ? seen == expected : seen <= expected))
         return PSK_OK;
-    return psk_fail(PSK_ERROR_FILE, "%s became %s while it was read", current(reader)->path,
+    return psk_fail(PSK_ERROR_FILE, "%s became %s while it was read", psk_input_name(current(reader)),
                     seen < expected ? "shorter" : "longer");
 }
 
@@ -282,7 +282,7 @@ static psk_status too_long(const psk_text_reader *reader) {
     const bool jsonl = reader->format == PSK_FORMAT_JSONL;
     return psk_fail(
         PSK_ERROR_FORMAT, "%s, line %" PRId64 ": the %s that begins here is longer than %d MiB, the limit: %s",
-        current(reader)->path, reader->position.lines + 1, jsonl ? "line" : "article", PSK_RECORD_BYTES >> 20,
+        psk_input_name(current(reader)), reader->position.lines + 1, jsonl ? "line" : "article", PSK_RECORD_BYTES >> 20,
         jsonl ? "split it, or give its text as a file" : "if this is no WikiText, give the format text");
 }
 
