@@ -151,8 +151,6 @@ bool path_exists(const char *path) {
 
 const char *model_folder(const char *folder, char path[PATH_CAPACITY]) {
     static const char *const places[] = {"best", "last"};
-    if (path_join(path, folder, "model.safetensors") && path_exists(path))
-        return folder;
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         if (path_join(path, folder, places[i]) && path_exists(path))
             return path;

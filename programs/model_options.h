@@ -51,7 +51,7 @@ psk_status device_options_create(const device_options *device, psk_device **out)
 #define PATH_CAPACITY 4096
 bool path_join(char path[PATH_CAPACITY], const char *folder, const char *name);
 bool path_exists(const char *path);
-/* The folder itself if it holds a model; of a run folder the best checkpoint, or the last if nothing was held out. */
+/* Of a run folder the best checkpoint, or the last if nothing was held out; any other folder itself. */
 const char *model_folder(const char *folder, char path[PATH_CAPACITY]);
 
 #endif

@@ -221,6 +221,18 @@ static void test_chain(void **state) {
     EXPECT_IN("out", PSK_VERSION_STRING, "CPU", "memory", "device", "reference");
 }
 
+/* The weights of a run folder are those of its last checkpoint; a run is evaluated by its best. */
+static void test_best(void **state) {
+    (void)state;
+    char command[1024];
+    snprintf(command, sizeof command, "cd '%s' && mkdir two && cp -r run/last/ two/best && cp run/config.json two",
+             folder);
+    assert_int_equal(system(command), 0);
+    write_text("two/model.safetensors", "damaged");
+    expect_run("eval --model two --data story.txt", 0);
+    EXPECT_IN("out", "bits per byte");
+}
+
 static void test_questions(void **state) {
     (void)state;
     write_text("questions.jsonl", "{\"context\": \"It\", \"choices\": [\"rained.\", \"zxqj,\"], \"answer\": 0}\n"
@@ -429,9 +441,9 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_questions),
-        cmocka_unit_test(test_task),        cmocka_unit_test(test_bench),    cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_best),
+        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
