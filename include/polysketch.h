@@ -608,7 +608,8 @@ PSK_API psk_status psk_session_append(psk_session *session, const int32_t *token
 typedef int (*psk_logits_visitor)(void *user, int64_t index, const float *logits);
 
 /* As psk_session_append, with the logits after every token, in order: for the log-probabilities of a prompt.
- * INTERRUPTED if the visitor stops; the session then stands at the end of a chunk: reset or free it. */
+ * The visitor must not use a session of the model. INTERRUPTED if it stops; the session then stands at the end of a
+ * chunk: reset or free it. */
 PSK_API psk_status psk_session_append_each(psk_session *session, const int32_t *tokens, int64_t count,
                                            psk_logits_visitor visitor, void *user);
 
@@ -618,7 +619,8 @@ PSK_API psk_status psk_session_append_each(psk_session *session, const int32_t *
 PSK_API psk_status psk_session_step(psk_session *const *sessions, int64_t count, const int32_t *tokens, float *logits);
 
 PSK_API int64_t psk_session_length(const psk_session *session); /* tokens so far */
-PSK_API int64_t psk_session_bytes(const psk_session *session);  /* of state, now */
+/* Bytes of its memory, now: state, rows, and on a device in bfloat16 the rounded copies of both that its steps read. */
+PSK_API int64_t psk_session_bytes(const psk_session *session);
 
 /* What psk_session_bytes will be after so many tokens; -1 if that does not fit 64 bits. */
 PSK_API int64_t psk_session_bytes_at(const psk_model *model, int64_t tokens);
