@@ -709,9 +709,6 @@ PSK_API psk_status psk_text_stream_push(psk_text_stream *stream, const char *byt
 /* The end of the bytes: what was held back, U+FFFD for a character that was not finished. The stream is then as new. */
 PSK_API psk_status psk_text_stream_finish(psk_text_stream *stream, const char **text, size_t *text_size);
 
-/* Bytes of a token (tokenizer "bytes"): at most `capacity` bytes to text, *size set. End-of-text has none. */
-PSK_API psk_status psk_token_text(const psk_model *model, int32_t token, char *text, size_t capacity, size_t *size);
-
 /* --------------------------------------------------------------------------------------------------------- measuring
  */
 

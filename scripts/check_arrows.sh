@@ -18,7 +18,7 @@ BEGIN {
     allowed["data"]      = "io base"
     allowed["infer"]     = "model data attention device io base"
     allowed["train"]     = "model data attention device io base"
-    allowed["src"]       = "train infer data model attention reference cpu device io base" # api.c, devices.c
+    allowed["src"]       = "train infer data model attention reference cpu device io base" # devices.c, measure.c
     # what only some folders may use
     only["#pragma omp"]         = "cpu data"
     only["#include <omp.h>"]    = "cpu data src"

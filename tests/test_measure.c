@@ -109,36 +109,11 @@ static void test_out_of_memory(void **state) {
     assert_true(psk_test_allocation_failures(create_sketch, &config) >= 4);
 }
 
-static void test_token_text(void **state) {
-    (void)state;
-    psk_model_config config;
-    psk_model *model;
-    char text[4];
-    size_t size;
-    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
-    config.n_layer = 1;
-    config.vocab_size = 300;
-    PSK_TEST_OK(psk_model_create(reference, &config, SEED, &model));
-    for (int32_t token = 0; token < 256; token++) {
-        PSK_TEST_OK(psk_token_text(model, token, text, 1, &size));
-        assert_int_equal(size, 1);
-        assert_int_equal((unsigned char)text[0], token);
-    }
-    PSK_TEST_OK(psk_token_text(model, 256, text, 0, &size));
-    assert_int_equal(size, 0);
-    PSK_TEST_FAILS(psk_token_text(model, 'x', text, 0, &size), PSK_ERROR_ARGUMENT, "");
-    PSK_TEST_FAILS(psk_token_text(model, 257, text, 4, &size), PSK_ERROR_ARGUMENT, "257");
-    PSK_TEST_FAILS(psk_token_text(model, 300, text, 4, &size), PSK_ERROR_ARGUMENT, "token 300", "vocabulary of 300");
-    PSK_TEST_FAILS(psk_token_text(model, -1, text, 4, &size), PSK_ERROR_ARGUMENT, "token -1");
-    psk_model_free(model);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_sketches),
         cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_token_text),
     };
     return cmocka_run_group_tests_name("measure", tests, set_up, tear_down);
 }
