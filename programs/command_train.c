@@ -225,10 +225,10 @@ static int on_progress(void *user, const psk_train_progress *progress) {
 static void print_model(const psk_model *model, const psk_device *device) {
     const psk_model_config *const config = psk_model_get_config(model);
     char parameters[FORMAT_CAPACITY], attention[ATTENTION_LABEL_CAPACITY];
-    fprintf(stderr, "%s parameters, %lld layers, %lld heads, width %lld; %s; on %s\n",
+    fprintf(stderr, "%s parameters, %lld layers, %lld heads, width %lld; %s; in %s on %s\n",
             format_count(parameters, (double)psk_model_parameter_count(model)), (long long)config->n_layer,
             (long long)config->n_head, (long long)config->n_embd, attention_label(attention, &config->attention),
-            psk_device_description(device));
+            psk_precision_name(psk_device_precision(device)), psk_device_description(device));
 }
 
 static exit_code finish(const train_settings *settings, const train_screen *screen, psk_status status) {

@@ -426,6 +426,28 @@ static void test_resume(void **state) {
     }
 }
 
+/* A run remembers its precision; a device that lacks it says so. */
+static void test_precision(void **state) {
+    (void)state;
+    write_story("precise.txt");
+    expect_run("prepare precise.txt --output precise --valid 0.2", 0);
+    expect_run("train --data precise --output on-reference --device reference --precision bfloat16 " SMALL_MODEL, 1);
+    EXPECT_IN("err", "no instructions for bfloat16", "float32");
+    expect_run("info", 0);
+    char *const facts = read_text("out");
+    const bool has = strstr(facts, "bfloat16") != NULL;
+    psk_free(facts);
+    if (!has)
+        skip();
+    expect_run("train --data precise --output rounded --steps 3 --precision bfloat16 " SMALL_MODEL, 0);
+    EXPECT_IN("err", "in bfloat16 on");
+    expect_run("train --output rounded --resume --steps 5", 0);
+    EXPECT_IN("err", "in bfloat16 on");
+    expect_run("eval --model rounded --data precise --precision bfloat16", 0);
+    expect_run("bench matmul --sizes 64 --samples 1 --precision bfloat16 --json matmul.json", 0);
+    EXPECT_IN("matmul.json", "\"dtype\": \"bfloat16\"");
+}
+
 static int set_up(void **state) {
     (void)state;
     folder = psk_test_folder();
@@ -443,7 +465,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
         cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_best),
         cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),   cmocka_unit_test(test_precision),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
