@@ -445,7 +445,7 @@ static void test_precision(void **state) {
     EXPECT_IN("err", "in bfloat16 on");
     expect_run("eval --model rounded --data precise --precision bfloat16", 0);
     expect_run("bench matmul --sizes 64 --samples 1 --precision bfloat16 --json matmul.json", 0);
-    EXPECT_IN("matmul.json", "\"dtype\": \"bfloat16\"");
+    EXPECT_IN("matmul.json", "\"dtype\":\"bfloat16\"");
 }
 
 static int set_up(void **state) {

@@ -68,6 +68,10 @@ static dnnl_status_t append_sum(dnnl_post_ops_t ops) {
     return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef);
 }
 
+static dnnl_status_t matrix_of_scratch(dnnl_primitive_desc_t product, matrix *out) {
+    return dnnl_memory_desc_clone(out, dnnl_primitive_desc_query_md(product, dnnl_query_scratchpad_md, 0));
+}
+
 static dnnl_status_t describe_product(dnnl_engine_t engine, const matrix *a, const matrix *b, const matrix *c,
                                       dnnl_primitive_attr_t attributes, dnnl_primitive_desc_t *out) {
     return dnnl_matmul_primitive_desc_create(out, engine, *a, *b, NULL, *c, attributes);
@@ -89,6 +93,11 @@ static dnnl_status_t append_sum(dnnl_post_ops_t ops) {
     return dnnl_post_ops_append_sum(ops, 1.0f);
 }
 
+static dnnl_status_t matrix_of_scratch(dnnl_primitive_desc_t product, matrix *out) {
+    *out = *dnnl_primitive_desc_query_md(product, dnnl_query_scratchpad_md, 0);
+    return dnnl_success;
+}
+
 static dnnl_status_t describe_product(dnnl_engine_t engine, const matrix *a, const matrix *b, const matrix *c,
                                       dnnl_primitive_attr_t attributes, dnnl_primitive_desc_t *out) {
     dnnl_matmul_desc_t product;
@@ -97,7 +106,7 @@ static dnnl_status_t describe_product(dnnl_engine_t engine, const matrix *a, con
 }
 #endif
 
-enum { MATRIX_A, MATRIX_B, MATRIX_C, MATRICES };
+enum { MATRIX_A, MATRIX_B, MATRIX_C, MATRIX_SCRATCH, MATRICES };
 
 struct psk_dnnl_product {
     dnnl_engine_t engine;
@@ -123,6 +132,8 @@ static dnnl_status_t describe_matrix(int64_t rows, int64_t columns, int64_t ld, 
 static dnnl_status_t make_attributes(psk_write write, dnnl_primitive_attr_t *out) {
     dnnl_post_ops_t ops;
     DNNL_TRY(dnnl_primitive_attr_create(out));
+    /* Else oneDNN keeps one scratchpad for all threads that run the product. */
+    DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
     if (write == PSK_SET)
         return dnnl_success;
     DNNL_TRY(dnnl_post_ops_create(&ops));
@@ -135,9 +146,11 @@ static dnnl_status_t make_attributes(psk_write write, dnnl_primitive_attr_t *out
 
 static dnnl_status_t make_primitive(psk_dnnl_product *product, dnnl_primitive_attr_t attributes) {
     dnnl_primitive_desc_t description;
-    const matrix *m = product->matrices;
+    matrix *m = product->matrices;
     DNNL_TRY(describe_product(product->engine, &m[MATRIX_A], &m[MATRIX_B], &m[MATRIX_C], attributes, &description));
-    const dnnl_status_t status = dnnl_primitive_create(&product->primitive, description);
+    dnnl_status_t status = matrix_of_scratch(description, &m[MATRIX_SCRATCH]);
+    if (status == dnnl_success)
+        status = dnnl_primitive_create(&product->primitive, description);
     dnnl_primitive_desc_destroy(description);
     return status;
 }
@@ -174,7 +187,7 @@ psk_status psk_dnnl_product_create(const psk_dnnl_shape *shape, psk_dnnl_product
 
 static dnnl_status_t run_product(const psk_dnnl_product *product, dnnl_stream_t stream, void *const data[MATRICES],
                                  dnnl_memory_t memory[MATRICES]) {
-    const int names[MATRICES] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
+    const int names[MATRICES] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
     dnnl_exec_arg_t args[MATRICES];
     for (int i = 0; i < MATRICES; i++) {
         DNNL_TRY(dnnl_memory_create(&memory[i], MATRIX(product->matrices[i]), product->engine, data[i]));
@@ -184,8 +197,13 @@ static dnnl_status_t run_product(const psk_dnnl_product *product, dnnl_stream_t 
     return dnnl_stream_wait(stream);
 }
 
-psk_status psk_dnnl_product_run(const psk_dnnl_product *product, const psk_bf16 *a, const psk_bf16 *b, float *c) {
-    void *const data[MATRICES] = {(void *)a, (void *)b, c};
+int64_t psk_dnnl_product_scratch(const psk_dnnl_product *product) {
+    return (int64_t)dnnl_memory_desc_get_size(MATRIX(product->matrices[MATRIX_SCRATCH]));
+}
+
+psk_status psk_dnnl_product_run(const psk_dnnl_product *product, const psk_bf16 *a, const psk_bf16 *b, float *c,
+                                void *scratch) {
+    void *const data[MATRICES] = {(void *)a, (void *)b, c, scratch};
     dnnl_memory_t memory[MATRICES] = {NULL};
     dnnl_stream_t stream = NULL;
     sigset_t before;

@@ -30,7 +30,9 @@ typedef struct psk_dnnl_shape {
 } psk_dnnl_shape;
 typedef struct psk_dnnl_product psk_dnnl_product;
 psk_status psk_dnnl_product_create(const psk_dnnl_shape *shape, psk_dnnl_product **out);
-psk_status psk_dnnl_product_run(const psk_dnnl_product *product, const psk_bf16 *a, const psk_bf16 *b, float *c);
+psk_status psk_dnnl_product_run(const psk_dnnl_product *product, const psk_bf16 *a, const psk_bf16 *b, float *c,
+                                void *scratch); /* of psk_dnnl_product_scratch bytes, for this thread alone */
+int64_t psk_dnnl_product_scratch(const psk_dnnl_product *product);
 void psk_dnnl_product_free(psk_dnnl_product *product); /* accepts NULL */
 
 /* "oneDNN 2.6.3": the library that is linked, not its header. */

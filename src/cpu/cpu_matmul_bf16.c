@@ -24,6 +24,8 @@
 #define KEPT_PRODUCTS 256
 
 struct psk_cpu_bf16 {
+    char *work; /* scratch memory of oneDNN's, for every thread */
+    int64_t work_bytes;
     int64_t count;
     struct {
         psk_dnnl_shape shape;
@@ -38,8 +40,10 @@ static void forget_products(psk_cpu_bf16 *kept) {
 }
 
 void psk_cpu_bf16_free(psk_cpu_bf16 *kept) {
-    if (kept != NULL)
-        forget_products(kept);
+    if (kept == NULL)
+        return;
+    forget_products(kept);
+    psk_free(kept->work);
     psk_free(kept);
 }
 
@@ -134,6 +138,29 @@ static psk_status find_products(psk_cpu_bf16 *kept, piece *p) {
     return PSK_OK;
 }
 
+/* A multiple of the alignment, so that every thread's part is aligned; 0 where the products need none. */
+static int64_t scratch_of_thread(const piece *p) {
+    int64_t most = 0;
+    for (int down = 0; down < 2; down++)
+        for (int across = 0; across < 2; across++) {
+            const psk_dnnl_product *product = p->products[down][across];
+            const int64_t bytes = product != NULL ? psk_dnnl_product_scratch(product) : 0;
+            most = bytes > most ? bytes : most;
+        }
+    return PSK_CEIL_DIV(most, PSK_ALIGNMENT) * PSK_ALIGNMENT;
+}
+
+static psk_status reserve_work(psk_cpu_bf16 *kept, int64_t bytes) {
+    if (bytes <= kept->work_bytes)
+        return PSK_OK;
+    psk_free(kept->work);
+    kept->work = NULL;
+    kept->work_bytes = 0;
+    PSK_TRY(psk_alloc((size_t)bytes, "scratch memory of oneDNN", (void **)&kept->work));
+    kept->work_bytes = bytes;
+    return PSK_OK;
+}
+
 /* The share of the calling thread. */
 static void round_operand(const psk_kernels *kernels, const operand *o) {
     const psk_cpu_range share = psk_cpu_share(o->rows);
@@ -141,19 +168,22 @@ static void round_operand(const psk_kernels *kernels, const operand *o) {
                         o->rounded + share.begin * o->ld, o->ld);
 }
 
-static psk_status run_tile(const piece *p, int64_t index) {
+static psk_status run_tile(const piece *p, int64_t index, void *scratch) {
     const tile at = tile_at(p, index);
     const psk_bf16 *a = p->a.rounded + at.i * (p->a_orientation == PSK_PLAIN ? p->a.ld : 1);
     const psk_bf16 *b = p->b.rounded + at.j * (p->b_orientation == PSK_PLAIN ? 1 : p->b.ld);
-    return psk_dnnl_product_run(at.product, a, b, p->c + at.i * p->ldc + at.j);
+    return psk_dnnl_product_run(at.product, a, b, p->c + at.i * p->ldc + at.j, scratch);
 }
 
 static psk_status run_piece(psk_device *device, piece *p, bool new_b) {
     psk_cpu *cpu = psk_cpu_state(device);
     PSK_TRY(find_products(cpu->bf16, p));
+    const int64_t each = scratch_of_thread(p);
+    PSK_TRY(reserve_work(cpu->bf16, each * device->threads));
     int failed = PSK_OK;
 #pragma omp parallel num_threads(device->threads) reduction(max : failed)
     {
+        void *scratch = each > 0 ? cpu->bf16->work + omp_get_thread_num() * each : NULL;
         psk_dnnl_stay_serial();
         round_operand(cpu->kernels, &p->a);
         if (new_b)
@@ -161,7 +191,7 @@ static psk_status run_piece(psk_device *device, piece *p, bool new_b) {
 #pragma omp barrier
 #pragma omp for schedule(static)
         for (int64_t index = 0; index < p->tiling.count; index++) {
-            const int status = (int)run_tile(p, index);
+            const int status = (int)run_tile(p, index, scratch);
             failed = status > failed ? status : failed;
         }
     }
