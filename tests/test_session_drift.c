@@ -1,8 +1,8 @@
 /* Drift: the attention of a long run of steps against the same recurrence in float64.
  *
  * A model of one layer: what its attention reads depends on the tokens alone, so that the only thing which grows old is
- * the state. The test follows some thousands of tokens; `test_session_drift N` follows N of every form and prints the
- * error on the way (docs/numerics.md). */
+ * the state. The test follows some thousands of tokens; `test_session_drift N [NAME]` follows N of every form, or of
+ * those whose name holds NAME, and prints the error on the way (docs/numerics.md). */
 #include "session_fixture.h"
 
 #include <math.h>
@@ -191,10 +191,10 @@ static void test_a_long_run_stays_close_to_float64(void **state) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2) {
+    if (argc > 1) {
         bool good = true;
         for (size_t form = 0; form < FIXTURE_FORMS; form++)
-            if (has_state(form))
+            if (has_state(form) && (argc == 2 || strstr(fixture_name(form), argv[2]) != NULL))
                 good &= follow(form, atoll(argv[1]), true) <= LIMIT;
         return good ? 0 : 1;
     }

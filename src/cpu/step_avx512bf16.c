@@ -25,7 +25,7 @@ static inline __m512i load_pair(const psk_bf16 *x) {
 
 static inline void store_columns(const psk_row_products_args *a, int64_t i, int64_t j, __m512 sum) {
     float *y = a->y + i * a->y_ld + j;
-    const __mmask16 mask = a->n - j >= 16 ? 0xffff : (__mmask16)((1u << (a->n - j)) - 1);
+    const __mmask16 mask = (__mmask16)(a->n - j >= 16 ? 0xffff : (1 << (a->n - j)) - 1);
     sum = _mm512_mul_ps(_mm512_set1_ps(a->alpha), sum);
     if (a->beta != 0.0f)
         sum = _mm512_fmadd_ps(_mm512_set1_ps(a->beta), _mm512_maskz_loadu_ps(mask, y), sum);
