@@ -12,4 +12,4 @@
 
 #include "cpu/fused_attention.inc"
 
-const psk_fused_kernels psk_fused_neonbf16 = {fused_workspace, fused_items, fused_divisible, fused_item};
+const psk_fused_kernels psk_fused_neonbf16 = FUSED_KERNELS;
