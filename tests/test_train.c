@@ -252,7 +252,7 @@ static void learns_in_bfloat16(void **unused) {
         skip();
     const double rounded = loss_in(PSK_PRECISION_BF16), plain = loss_in(PSK_PRECISION_F32);
     assert_true(rounded != plain);
-    PSK_TEST_AT_MOST(plain, 2.6); /* as above */
+    PSK_TEST_AT_MOST(plain, 2.6);                      /* as above */
     PSK_TEST_AT_MOST(fabs(rounded / plain - 1), 0.02); /* after so few steps on so little text */
 }
 
@@ -290,6 +290,8 @@ static void best_is_kept(void **unused) {
     assert_string_equal(target, expected);
     snprintf(expected, sizeof expected, "step-%08d step-00000030 ", (int)w.least_step);
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), expected);
+    assert_true(psk_is_file(path_in(f.output, "tokenizer.json")) &&
+                psk_is_file(path_in(f.output, "best/tokenizer.json")));
 }
 
 static void evaluation_is_that_of_psk_evaluate(void **unused) {

@@ -135,7 +135,7 @@ static psk_status open_run(trainer *t) {
     return status == PSK_OK ? psk_run_folder_prepare(output) : status;
 }
 
-/* config.json and options.json of the run, metrics and events. */
+/* config.json, tokenizer files and options.json of the run, metrics and events. */
 static psk_status open_records(trainer *t) {
     psk_status status;
     const char *output = t->options->output;
@@ -144,6 +144,8 @@ static psk_status open_records(trainer *t) {
     PSK_TRY_GOTO(status, psk_join_path(output, PSK_OPTIONS_FILE, &options), done);
     PSK_TRY_GOTO(status, psk_join_path(output, "metrics.jsonl", &metrics), done);
     PSK_TRY_GOTO(status, psk_model_config_write(config, &t->model->config), done);
+    if (t->train.tokenizer)
+        PSK_TRY_GOTO(status, psk_tokenizer_save(t->train.tokenizer, output), done);
     PSK_TRY_GOTO(status, psk_json_save(options, t->options_json), done);
     PSK_TRY_GOTO(status, psk_metrics_open(metrics, t->state.step, &t->metrics), done);
     status = psk_events_open(output, t->state.step + 1, &t->events);
