@@ -306,8 +306,8 @@ PSK_API psk_status psk_tokenizer_token_text(const psk_tokenizer *tokenizer, int3
                                             size_t *size);
 
 /* The text of a sequence, a 0 byte after it that *size does not count; released by psk_buffer_free. What the tokens'
- * texts give joined, except that SentencePiece's models may put a space before a text, which is taken away here. Errors:
- * ARGUMENT for a token outside the vocabulary, MEMORY. */
+ * texts give joined, except that SentencePiece's models may put a space before a text, which is taken away here.
+ * Errors: ARGUMENT for a token outside the vocabulary, MEMORY. */
 PSK_API psk_status psk_tokenizer_decode(const psk_tokenizer *tokenizer, const int32_t *tokens, int64_t count,
                                         char **text, size_t *size);
 
@@ -412,8 +412,8 @@ PSK_API psk_tokenizer_train_options psk_tokenizer_train_options_default(void);
 
 /* Writes a tokenizer that is exact for any bytes: nothing is normalised, and what no token covers becomes bytes. The
  * same text gives the same vocabulary. Errors: ARGUMENT naming the option, or in SentencePiece's words for a vocab_size
- * that does not go with the text; FILE, FORMAT naming the input; UNSUPPORTED without SentencePiece; MEMORY; INTERRUPTED.
- * Nothing is written then. */
+ * that does not go with the text; FILE, FORMAT naming the input; UNSUPPORTED without SentencePiece; MEMORY;
+ * INTERRUPTED. Nothing is written then. */
 PSK_API psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options);
 
 /* ---------------------------------------------------------------------------------------------------------- training
@@ -435,7 +435,7 @@ typedef struct psk_train_options {
     double learning_rate, min_learning_rate; /* peak and end */
     int64_t warmup_steps;
     psk_schedule schedule;
-    psk_precision precision; /* psk_train sets it on the model's device */
+    psk_precision precision;                               /* psk_train sets it on the model's device */
     double beta1, beta2, epsilon, weight_decay, grad_clip; /* decay on matrices only; clip by the global norm, 0: off */
     double dropout;
     int reset_at_documents; /* attention and positions start afresh at each end-of-text */
@@ -716,13 +716,14 @@ PSK_API psk_status psk_text_stream_finish(psk_text_stream *stream, const char **
 PSK_API psk_status psk_matmul(psk_device *device, int64_t m, int64_t n, int64_t k, const float *a, const float *b,
                               float *c);
 
-/* out[i] = <x_i, y_i> once on the device, for the rate at which the machine reads memory.   x, y: rows x n, out: rows */
+/* out[i] = <x_i, y_i> once on the device, for the rate at which the machine reads memory.   x, y: rows x n, out: rows
+ */
 PSK_API psk_status psk_row_dots(psk_device *device, int64_t rows, int64_t n, const float *x, const float *y,
                                 float *out);
 
 /* For measuring how a step's time depends on the context: the session stands `tokens` later, as if it had read them.
- * Positions go on from there; a state stays as it is, a cache that grows is filled with zeros. Errors: ARGUMENT, MEMORY;
- * then nothing has changed. */
+ * Positions go on from there; a state stays as it is, a cache that grows is filled with zeros. Errors: ARGUMENT,
+ * MEMORY; then nothing has changed. */
 PSK_API psk_status psk_session_skip(psk_session *session, int64_t tokens);
 
 /* What the session's next step will read: bytes of weights (once for all sessions of a step) and of its own state. */
