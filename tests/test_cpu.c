@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TENSORS 16
+#define TENSORS 24
 #define SEED    20240611u
 
 /* The tensors of one run, in the order in which the operation asked for them. */
@@ -316,6 +316,62 @@ static void run_adamw(psk_device *device, tensors *t) {
         v[i] *= v[i];
     RUN_OP(adamw, .n = COUNT, .step = 7, .param = param, .m = m, .v = v, .grad = grad, .lr = 1e-3f, .beta1 = 0.9f,
            .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.5f);
+}
+
+static void run_row_products(psk_device *device, tensors *t) {
+    const int64_t rows = 9, n = 1001, k = 300;
+    float *x = tensor(t, rows * k), *w = tensor(t, n * k), *y = tensor(t, rows * n);
+    RUN_OP(row_products, .rows = rows, .n = n, .k = k, .x = x, .x_ld = k, .w = w, .w_ld = k,
+           .w_orientation = PSK_TRANSPOSED, .y = y, .y_ld = n, .alpha = 1, .beta = 0.5f);
+}
+
+/* Numbers of bfloat16, as floats. */
+static void spread(const psk_bf16 *from, int64_t n, float *to) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = psk_bf16_to_float(from[i]);
+}
+
+static void run_pack_panels(psk_device *device, tensors *t) {
+    const int64_t n = 1001, k = 301, numbers = psk_panel_numbers(n, k);
+    float *w = tensor(t, n * k), *panels = tensor(t, numbers);
+    psk_bf16 *packed = malloc((size_t)numbers * sizeof *packed);
+    assert_non_null(packed);
+    RUN_OP(pack_panels, .n = n, .k = k, .w = w, .w_ld = k, .w_orientation = PSK_TRANSPOSED, .panels = packed);
+    spread(packed, numbers, panels);
+    free(packed);
+}
+
+static void run_round_rows(psk_device *device, tensors *t) {
+    const int64_t rows = 331, n = 301;
+    float *x = tensor(t, rows * n), *y = tensor(t, rows * n);
+    psk_bf16 *rounded = malloc((size_t)(rows * n) * sizeof *rounded);
+    assert_non_null(rounded);
+    RUN_OP(round_rows, .rows = rows, .n = n, .x_ld = n, .y_ld = n, .x = x, .y = rounded);
+    spread(rounded, rows * n, y);
+    free(rounded);
+}
+
+static void run_attention_step(psk_device *device, tensors *t) {
+    const int64_t count = 3, H = 4, Hkv = 2, h = 33, r = 9, capacity = 70, m = r * (r + 1) / 2;
+    psk_step_session sessions[3];
+    for (int64_t i = 0; i < count; i++) {
+        float *state = tensor(t, Hkv * m * (h + 1));
+        for (int64_t e = 0; e < Hkv * m; e++) /* sums of weights are not negative, as those of a state are */
+            state[e * (h + 1) + h] = e % m == 0 ? 1000.0f : 0.0f;
+        sessions[i] = (psk_step_session){.state = state,
+                                         .k = tensor(t, Hkv * capacity * h),
+                                         .v = tensor(t, Hkv * capacity * h),
+                                         .b = tensor(t, Hkv * capacity * r),
+                                         .capacity = capacity,
+                                         .first = 20 * i,
+                                         .rows = 60 + i};
+    }
+    psk_attention_config config = psk_attention_config_default();
+    config.sketch_size = r;
+    float *q = tensor(t, count * H * h), *a = tensor(t, count * H * r), *k = tensor(t, count * Hkv * h),
+          *v = tensor(t, count * Hkv * h), *b = tensor(t, count * Hkv * r), *out = tensor(t, count * H * h);
+    RUN_OP(attention_step, .config = &config, .count = count, .H = H, .Hkv = Hkv, .h = h, .d = h, .r = r,
+           .sessions = sessions, .q = q, .a = a, .k = k, .v = v, .b = b, .out = out);
 }
 
 static const struct {
