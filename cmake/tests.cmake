@@ -64,6 +64,9 @@ if(TARGET polysketch AND NOT PSK_SANITIZE) # an example built outside would lack
     psk_add_test(test_tutorial COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_tutorial.sh
                  ${PSK_PROGRAM_PATH} ${CMAKE_CURRENT_SOURCE_DIR}/docs/tutorial.md)
     set_tests_properties(test_tutorial PROPERTIES SKIP_RETURN_CODE 77)
+    psk_add_test(test_quality COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_quality.sh
+                 ${PSK_PROGRAM_PATH} ${CMAKE_CURRENT_SOURCE_DIR}/experiments/quality.py)
+    set_tests_properties(test_quality PROPERTIES SKIP_RETURN_CODE 77)
 endif()
 
 find_package(Python3 COMPONENTS Interpreter)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The quality study: one small model for each form of attention on the same books, in the same order, for the same steps.
+"""The quality study: one small model for each form of attention, on the same books, in the same order, equally long.
 
     experiments/quality.py run    --texts DIR --output STUDY [--rows 'main/*' ...] [--seeds 1 2 3] [--steps 1000]
     experiments/quality.py list   [--rows ...]            the rows, with what they give to `polysketch train`
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-# ------------------------------------------------------------------------------------------------------------------ rows
+# ----------------------------------------------------------------------------------------------------------------- rows
 
 # The model of all rows: 1.8 M parameters on bytes.
 MODEL = {"preset": "mini"}
@@ -41,7 +41,8 @@ def sketched(sketch, r, local, b=BLOCK, **more):
 
 def all_rows():
     """Name -> options of training. The part before the slash is the question that the row helps to answer."""
-    rows = {"main/softmax": form(attention="softmax"), "main/performer m=256": form(attention="performer", sketch_size=256)}
+    rows = {"main/softmax": form(attention="softmax"),
+            "main/performer m=256": form(attention="performer", sketch_size=256)}
     for p in (2, 4, 8):
         rows[f"main/polynomial p={p}"] = form(attention="polynomial", degree=p)
     for sketch in ("random", "learned", "learned_linear"):
@@ -77,7 +78,7 @@ def chosen_rows(patterns):
     return rows
 
 
-# --------------------------------------------------------------------------------------------------------------- running
+# -------------------------------------------------------------------------------------------------------------- running
 
 
 def command(settings, *words, **options):
@@ -180,8 +181,8 @@ def run_row(settings, row, options, seed, context, data, results):
         file.write(json.dumps(result) + "\n")
     if not settings.keep:
         shutil.rmtree(run)
-    print(f"{row}, context {context}, seed {seed}: held out {result['loss']:.4f} +- {result['stderr'] or math.nan:.4f}, "
-          f"train {result['train_loss']:.4f}, {1e3 * result['seconds_per_step']:.0f} ms a step", flush=True)
+    print(f"{row}, context {context}, seed {seed}: held out {result['loss']:.4f} +- {result['stderr'] or math.nan:.4f},"
+          f" train {result['train_loss']:.4f}, {1e3 * result['seconds_per_step']:.0f} ms a step", flush=True)
 
 
 def run_study(settings):
@@ -198,7 +199,7 @@ def run_study(settings):
     report(settings)
 
 
-# ---------------------------------------------------------------------------------------------------------------- report
+# --------------------------------------------------------------------------------------------------------------- report
 
 
 def groups_of(results):
@@ -238,12 +239,13 @@ def loss_from(results, least):
 
 
 def table(rows, context):
-    lines = [f"| row | seeds | held-out loss | against softmax | from position {context // 2} on | train loss | ms a step | "
-             "memory |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| row | seeds | held-out loss | against softmax | from position {context // 2} on | train loss | "
+             "ms a step | memory |", "|---|---|---|---|---|---|---|---|"]
     for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss")):
-        lines.append(f"| {row} | {len(results)} | {spread(results)} | {against(results, rows.get('main/softmax', []))} | "
-                     f"{loss_from(results, context // 2):.4f} | {mean(results, 'train_loss'):.4f} | "
-                     f"{1e3 * mean(results, 'seconds_per_step'):.0f} | {mean(results, 'memory_bytes') / 2**20:.0f} MiB |")
+        cells = [row, str(len(results)), spread(results), against(results, rows.get("main/softmax", [])),
+                 f"{loss_from(results, context // 2):.4f}", f"{mean(results, 'train_loss'):.4f}",
+                 f"{1e3 * mean(results, 'seconds_per_step'):.0f}", f"{mean(results, 'memory_bytes') / 2**20:.0f} MiB"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
