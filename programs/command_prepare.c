@@ -1,5 +1,5 @@
 /* polysketch prepare: text -> token shards. */
-#include "options.h"
+#include "model_options.h"
 #include "terminal.h"
 
 #include <math.h>
@@ -69,6 +69,13 @@ static bool apply_valid(prepare_settings *settings) {
     return false;
 }
 
+/* After an error on the way the work before it is kept, which nobody would guess. */
+static void print_kept(const char *output) {
+    char path[PATH_CAPACITY];
+    if (path_join(path, output, "prepare.json") && path_exists(path))
+        say_error("prepare", "what was done is kept in %s: the same command goes on from there", output);
+}
+
 static exit_code prepare(prepare_settings *settings) {
     progress_meter meter = {.verb = "preparing", .unit = "bytes", .line = progress_start(), .before = -1};
     psk_prepare_result result;
@@ -89,7 +96,10 @@ static exit_code prepare(prepare_settings *settings) {
         print_result(&result, seconds_now() - start);
         printf("next: polysketch train --data %s --output run\n", settings->options.output);
     }
-    return say_status("prepare", status);
+    const exit_code code = say_status("prepare", status);
+    if (code == EXIT_FAILED && status != PSK_ERROR_INTERRUPTED)
+        print_kept(settings->options.output);
+    return code;
 }
 
 static exit_code check(const char *folder) {
