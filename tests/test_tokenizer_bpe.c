@@ -249,7 +249,9 @@ static const char *const split_cases[] = {
     "  | two|  | and|\n\n|\n|x|\t|y|   ",
     " 12|ab|34|.|5| §|½",
     "caf\xC3\xA9| \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E|\xE3\x80\x82",
-    "a|\xC2\xA0|b|\xE3\x80\x80| c|\xE1\xA0\x8E|d", /* U+180E is no space */
+    "a| |\xC2\xA0|b| |\xC2\x85|c| |\xE1\x9A\x80|d| |\xE2\x80\x83|e", /* spaces: the last of several stands alone */
+    "a| |\xE2\x80\xA8|b| |\xE2\x80\xA9|c| |\xE2\x80\xAF|d| |\xE2\x81\x9F|e| |\xE3\x80\x80|f",
+    "a| \xE1\xA0\x8E|b| \xE2\x80\x8B|c", /* no spaces: U+180E, U+200B */
     "a|\x80|\xFF|b|\xE6|\x97|c| |\xC3",
     "a|\xC0|\x80|\xED|\xA0|\x80|\xF4|\x90|\x80|\x80|z", /* overlong, a surrogate, above U+10FFFF */
 };
