@@ -14,6 +14,7 @@ struct serve_http {
     double started;
     pthread_mutex_t log_lock;
     _Atomic int64_t count; /* requests so far */
+    _Atomic int64_t open;  /* of these, not answered yet */
     uint64_t instance;     /* random: makes ids of two servers different */
 };
 

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define STACK_BYTES   (1 << 20) /* of a connection's thread: JSON may be nested some thousand levels deep */
+#define LAST_SECONDS  5         /* for answers on their way when the server ends */
 #define DISCARD_LIMIT 4         /* times the largest body: so much more is read before a connection is just closed */
 
 /* ---------------------------------------------------------------------------------------------------------- answers
@@ -149,6 +150,7 @@ static serve_call *call_create(serve_http *http, struct MHD_Connection *connecti
     if (!call)
         return NULL;
     call->http = http;
+    atomic_fetch_add(&http->open, 1);
     call->connection = connection;
     call->started = seconds_now();
     snprintf(call->method, sizeof call->method, "%s", method);
@@ -276,6 +278,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **p
         serve_piece_free(piece);
     }
     serve_job_release(call->job);
+    atomic_fetch_sub(&call->http->open, 1);
     free(call->event);
     free(call->body);
     free(call);
@@ -351,6 +354,9 @@ void serve_http_quiesce(serve_http *http) {
 void serve_http_free(serve_http *http) {
     if (!http)
         return;
+    const double end = seconds_now() + LAST_SECONDS;
+    while (atomic_load(&http->open) > 0 && seconds_now() < end)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000L}, NULL);
     if (http->daemon)
         MHD_stop_daemon(http->daemon);
     pthread_mutex_destroy(&http->log_lock);

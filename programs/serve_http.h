@@ -31,7 +31,7 @@ typedef struct serve_http_options {
 serve_http *serve_http_create(const serve_http_options *options, int *port);
 /* No more connections are accepted; those that are there go on. */
 void serve_http_quiesce(serve_http *http);
-/* Waits for the threads of all connections. Accepts NULL. */
+/* Waits some seconds for answers that are on their way, then closes all connections. Accepts NULL. */
 void serve_http_free(serve_http *http);
 
 #endif

@@ -27,6 +27,8 @@ serve_token *serve_tokens_append(serve_tokens *list, serve_top **tops) {
 }
 
 bool serve_tokens_move(serve_tokens *list, int64_t count, serve_tokens *out) {
+    if (count == 0)
+        return true;
     for (int64_t i = 0; i < count; i++) {
         serve_top *row;
         serve_token *const token = serve_tokens_append(out, &row);
