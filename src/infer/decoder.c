@@ -75,6 +75,7 @@ static psk_status plan(psk_decoder *decoder, psk_arena *arena) {
     PSK_TRY(psk_block_plan_activations(config, 1, PSK_SESSION_CHUNK, "layer", arena, &decoder->act));
     PSK_TRY(psk_block_plan_workspace(config, 1, PSK_SESSION_CHUNK, false, arena, &decoder->work));
     PSK_TRY(psk_arena_floats(arena, "activations", "x", PSK_SESSION_CHUNK * s->D, &decoder->x));
+    PSK_TRY(psk_arena_floats(arena, "workspace", "folded", decoder->layout.state_floats / s->L, &decoder->folded));
     for (int kind = 0; kind < PSK_CACHES && decoder->layout.ring > 0; kind++)
         PSK_TRY(psk_arena_floats(arena, "workspace", "keys",
                                  s->Hkv * (decoder->layout.ring + PSK_SESSION_CHUNK) * decoder->layout.width[kind],

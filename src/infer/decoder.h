@@ -57,6 +57,7 @@ typedef struct psk_decoder {
     psk_block_workspace work;
     float *x;                /* chunk x D */
     float *keys[PSK_CACHES]; /* Hkv x (ring + chunk) x width: the rows that were kept, then those of the chunk */
+    float *folded;           /* Hkv x m x (d+1): what a chunk or a block adds to the state of a layer */
     void *positions;         /* chunk int32 */
     void *step_sessions;     /* PSK_STEP_SESSIONS psk_step_session */
 

@@ -42,6 +42,10 @@ static inline float *psk_session_state(const psk_session *session, int64_t layer
 /* Room for `tokens` tokens; on error nothing has changed. */
 psk_status psk_session_reserve(psk_session *session, int64_t tokens);
 
+/* Adds to the state of a layer those of keys->Nk keys that are no tail. They are summed on their own first: added one
+ * by one to a state of a million keys, small products would be lost (docs/numerics.md). */
+psk_status psk_session_fold(const psk_session *session, int64_t layer, const psk_attention_views *keys);
+
 /* Before a step: copies that are needed are there and agree, others are given back (session_copies.c). */
 psk_status psk_session_prepare_copies(psk_session *session);
 psk_status psk_session_copy_state(const psk_session *session, int64_t layer); /* after a fold */

@@ -40,19 +40,32 @@ static psk_rows query_view(const psk_sizes *s, float *data, int64_t n, int64_t w
     return (psk_rows){data, s->H / s->Hkv * n * width, n * width, width};
 }
 
+psk_status psk_session_fold(const psk_session *session, int64_t layer, const psk_attention_views *keys) {
+    const psk_decoder *decoder = session->decoder;
+    const int64_t n = decoder->layout.state_floats / decoder->s.L;
+    psk_attention_views views = *keys;
+    views.Nq = 0;
+    views.state0 = NULL;
+    views.state1 = decoder->folded;
+    if (n == 0 || views.Nk == psk_attention_tail(&decoder->model->config.attention, views.Nk))
+        return PSK_OK;
+    PSK_TRY(psk_attention_core_forward(decoder->attention, &views));
+    PSK_RUN(decoder->model->device, copy, .batch = 1, .rows = 1, .n = n, .x_ld = n, .y_ld = n, .x = decoder->folded,
+            .y = psk_session_state(session, layer), .alpha = 1, .write = PSK_ADD);
+    return PSK_OK;
+}
+
 /* act.q, act.k, act.v of n new tokens -> act.o; rows and state move on. */
 static psk_status attend(const psk_session *session, const psk_block *block, int64_t n) {
     const psk_decoder *decoder = session->decoder;
     const psk_activations *act = &decoder->act;
-    float *const state = psk_session_state(session, block->layer);
     psk_attention_views views = {
         .groups = decoder->s.Hkv,
         .Nq = n,
         .Nk = session->rows + n,
         .q = query_view(&decoder->s, psk_block_multiplied(block, &act->q), n, decoder->s.h),
         .a = query_view(&decoder->s, act->q.s, n, decoder->s.r),
-        .state0 = state,
-        .state1 = state,
+        .state0 = psk_session_state(session, block->layer),
         .out = query_view(&decoder->s, act->o, n, decoder->s.h),
         .normaliser = query_view(&decoder->s, act->normaliser, n, 1),
     };
@@ -61,6 +74,7 @@ static psk_status attend(const psk_session *session, const psk_block *block, int
     for (int kind = 0; kind < PSK_CACHES; kind++)
         PSK_TRY(join_rows(session, kind, block->layer, n, rows[kind], kinds[kind]));
     PSK_TRY(psk_attention_core_forward(decoder->attention, &views));
+    PSK_TRY(psk_session_fold(session, block->layer, &views));
     const int64_t tail = psk_attention_tail(&decoder->model->config.attention, views.Nk);
     for (int kind = 0; kind < PSK_CACHES && decoder->layout.ring > 0; kind++)
         PSK_TRY(keep_tail(session, kind, block->layer, kinds[kind], views.Nk, tail));

@@ -5,9 +5,7 @@
 static psk_status fold(const psk_session *session, int64_t layer) {
     const psk_decoder *decoder = session->decoder;
     const psk_session_layout *layout = &decoder->layout;
-    float *const state = psk_session_state(session, layer);
-    psk_attention_views views = {
-        .groups = decoder->s.Hkv, .Nq = 0, .Nk = layout->ring, .state0 = state, .state1 = state};
+    psk_attention_views views = {.groups = decoder->s.Hkv, .Nk = layout->ring};
     psk_rows *const kinds[PSK_CACHES] = {&views.k, &views.v, &views.b};
     for (int kind = 0; kind < PSK_CACHES; kind++) {
         const int64_t width = layout->width[kind];
@@ -19,7 +17,7 @@ static psk_status fold(const psk_session *session, int64_t layer) {
     views.a = (psk_rows){decoder->act.q.s, 0, 0, layout->width[PSK_CACHE_B]};
     views.out = (psk_rows){decoder->act.o, 0, 0, decoder->s.h};
     views.normaliser = (psk_rows){decoder->act.normaliser, 0, 0, 1};
-    PSK_TRY(psk_attention_core_forward(decoder->attention, &views));
+    PSK_TRY(psk_session_fold(session, layer, &views));
     return psk_session_copy_state(session, layer);
 }
 
