@@ -10,6 +10,7 @@
 #include "data/tokenizer.h"
 #include "support.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,6 +223,46 @@ static void check_round_trips(const psk_tokenizer *tokenizer, uint64_t stream, i
 
 static void any_bytes_there_and_back(void **state) {
     check_round_trips(((const fixture *)*state)->tokenizer, 2, 3000);
+}
+
+#define THREADS 4
+
+typedef struct worker {
+    const psk_tokenizer *tokenizer;
+    const char *text;
+    size_t size;
+    int32_t *tokens;
+    int64_t count;
+    psk_status status;
+} worker;
+
+static void *encode_often(void *argument) {
+    worker *w = argument;
+    for (int i = 0; i < 50 && w->status == PSK_OK; i++) {
+        psk_buffer_free(w->tokens);
+        w->status = psk_tokenizer_encode(w->tokenizer, w->text, w->size, &w->tokens, &w->count);
+    }
+    return NULL;
+}
+
+/* One tokenizer, many threads. */
+static void threads_at_once(void **state) {
+    const fixture *f = *state;
+    psk_rng rng = psk_rng_make(SEED, 5);
+    char text[300];
+    worker workers[THREADS];
+    pthread_t threads[THREADS];
+    const size_t size = random_text(&rng, text, sizeof text);
+    for (int i = 0; i < THREADS; i++) {
+        workers[i] = (worker){.tokenizer = f->tokenizer, .text = text, .size = size};
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_often, &workers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        PSK_TEST_OK(workers[i].status);
+        check_texts(f->tokenizer, workers[i].tokens, workers[i].count, text, size);
+        psk_buffer_free(workers[i].tokens);
+    }
 }
 
 static void end_of_text_is_no_text(void **state) {
@@ -568,6 +609,7 @@ int main(void) {
         TEST(merges_by_definition),
         TEST(long_pieces),
         TEST(any_bytes_there_and_back),
+        TEST(threads_at_once),
         TEST(end_of_text_is_no_text),
         cmocka_unit_test(pieces),
         TEST(saved_and_read),
