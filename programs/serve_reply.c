@@ -22,7 +22,8 @@ bool serve_choice_add_text(serve_choice *choice, const char *text, size_t size) 
         choice->text = larger;
         choice->capacity = capacity;
     }
-    memcpy(choice->text + choice->size, text, size);
+    if (size)
+        memcpy(choice->text + choice->size, text, size);
     choice->size += size;
     return true;
 }

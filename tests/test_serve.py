@@ -709,9 +709,9 @@ class Running(WithServer):
         self.assertNotIn("secret", "".join(server.log))
 
     def test_drain(self):
-        fields = {"max_tokens": 20000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
+        fields = {"max_tokens": 8000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
         want = self.server.text("It", **fields)
-        with Server(PROGRAM, PLACE["model"], *OPTIONS) as server:
+        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--drain-seconds", "200") as server:
             kept = server.connect()
             kept.request("GET", "/health")
             kept.getresponse().read()
