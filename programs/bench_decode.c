@@ -222,12 +222,11 @@ static bool measure_context(bench_run *run, decode_variant *variant, plot_series
     return good;
 }
 
-/* A prompt that a session reads again and again, and the forward pass of as many tokens beside it. */
+/* A prompt that a session reads again and again. */
 typedef struct prompt_call {
-    psk_model *model;
     psk_session *session;
     int32_t tokens[PROMPT_TOKENS];
-    float *logits; /* PROMPT_TOKENS x V */
+    float *logits; /* V */
 } prompt_call;
 
 static psk_status call_prompt(void *user) {
@@ -236,28 +235,20 @@ static psk_status call_prompt(void *user) {
     return psk_session_append(call->session, call->tokens, PROMPT_TOKENS, call->logits);
 }
 
-static psk_status call_forward(void *user) {
-    prompt_call *const call = user;
-    return psk_model_logits(call->model, 1, PROMPT_TOKENS, call->tokens, call->logits);
-}
-
-static bool measure_prompt(bench_run *run, const decode_variant *variant, psk_model *model, psk_session *session) {
+static bool measure_prompt(bench_run *run, const decode_variant *variant, psk_session *session) {
     static prompt_call call;
     bench_figure figure = figure_of(&variant->config, "forward", PROMPT_TOKENS, 1);
-    bench_timing forward;
-    call = (prompt_call){.model = model, .session = session};
+    call = (prompt_call){.session = session};
     for (int i = 0; i < PROMPT_TOKENS; i++)
         call.tokens[i] = (int32_t)((int64_t)i * 7919 % variant->config.vocab_size);
-    call.logits = make_floats(run->command, PROMPT_TOKENS * variant->config.vocab_size, 0);
-    bool good = call.logits &&
-                say_status(run->command, bench_measure(run, call_prompt, &call, &figure.timing)) == EXIT_DONE &&
-                say_status(run->command, bench_measure(run, call_forward, &call, &forward)) == EXIT_DONE;
+    call.logits = make_floats(run->command, variant->config.vocab_size, 0);
+    const bool good =
+        call.logits && say_status(run->command, bench_measure(run, call_prompt, &call, &figure.timing)) == EXIT_DONE;
     free(call.logits);
     figure.tokens = PROMPT_TOKENS;
     if (good)
-        printf("%-34s prompt %.0f tokens/s, %.0f %% of the forward pass with all logits (%.0f tokens/s)\n",
-               variant->label, PROMPT_TOKENS / figure.timing.min, 100 * forward.min / figure.timing.min,
-               PROMPT_TOKENS / forward.min);
+        printf("%-34s prompt of %d tokens: %.0f tokens/s\n", variant->label, PROMPT_TOKENS,
+               PROMPT_TOKENS / figure.timing.min);
     return good && bench_record(run, &figure);
 }
 
@@ -276,7 +267,7 @@ static psk_status read_start(const psk_model_config *config, psk_session *sessio
 
 static bool measure_model(bench_run *run, const decode_settings *settings, decode_variant *variant, double rate,
                           psk_model *model, psk_session *session) {
-    if (!measure_prompt(run, variant, model, session) ||
+    if (!measure_prompt(run, variant, session) ||
         say_status(run->command, read_start(&variant->config, session)) != EXIT_DONE)
         return false;
     for (int b = 0; b < settings->batches.count; b++)
