@@ -83,7 +83,8 @@ typedef struct operand {
 static operand make_operand(const float *x, int64_t ldx, psk_orientation orientation, int64_t rows, int64_t columns) {
     const bool plain = orientation == PSK_PLAIN;
     operand o = {.x = x, .ldx = ldx, .rows = plain ? rows : columns, .columns = plain ? columns : rows};
-    o.ld = PSK_CEIL_DIV(o.columns, 32) * 32 + 32;
+    o.ld = PSK_CEIL_DIV(o.columns, 32) * 32;
+    o.ld += o.ld % 512 == 0 ? 32 : 0;
     return o;
 }
 
@@ -112,6 +113,17 @@ static tile tile_at(const piece *p, int64_t index) {
     at.m = last_down ? p->m - at.i : t->rows;
     at.n = last_across ? p->n - at.j : t->columns;
     return at;
+}
+
+/* As in cpu_matmul.c, but a last tile of few columns becomes a part of the one before: oneDNN 3.7 leaves C alone where
+ * it is one column. */
+#define LEAST_COLUMNS 16
+static psk_cpu_tiling tile_piece(int64_t m, int64_t n) {
+    psk_cpu_tiling t = psk_cpu_tile(1, m, n);
+    if (t.across > 1 && n - (t.across - 1) * t.columns < LEAST_COLUMNS)
+        t.across--;
+    t.count = t.down * t.across;
+    return t;
 }
 
 /* The products of the at most four shapes of tiles. */
@@ -161,9 +173,12 @@ static psk_status reserve_work(psk_cpu_bf16 *kept, int64_t bytes) {
     return PSK_OK;
 }
 
-/* The share of the calling thread. */
+/* The share of the calling thread. Numbers beside a row become 0: oneDNN 3 reads some of them, and a NaN there would
+ * not vanish. */
 static void round_operand(const psk_kernels *kernels, const operand *o) {
     const psk_cpu_range share = psk_cpu_share(o->rows);
+    for (int64_t row = share.begin; row < share.end; row++)
+        memset(o->rounded + row * o->ld + o->columns, 0, (size_t)(o->ld - o->columns) * sizeof *o->rounded);
     kernels->round_bf16(share.end - share.begin, o->columns, o->x + share.begin * o->ldx, o->ldx,
                         o->rounded + share.begin * o->ld, o->ld);
 }
@@ -251,7 +266,7 @@ psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a) {
                 .ldc = a->ldc,
                 .c = a->c + i0 * a->ldc,
                 .write = k0 > 0 || a->beta == 1.0f ? PSK_ADD : PSK_SET,
-                .tiling = psk_cpu_tile(1, m, a->n),
+                .tiling = tile_piece(m, a->n),
             };
             p.a.rounded = a_rounded;
             p.b.rounded = b_rounded;
