@@ -646,7 +646,7 @@ class Cancel(WithServer):
 
     def test_slow_reader(self):
         """A client that does not read holds up itself alone, and not for ever."""
-        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--idle-seconds", "2") as server:
+        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--idle-seconds", "5") as server:
             slow = socket.socket()
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect((server.host, server.port))
@@ -654,8 +654,18 @@ class Cancel(WithServer):
             slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             server.wait_for("completions_running", 1)
             self.assertEqual(server.text("The caf", max_tokens=8, **GREEDY), "é 🙂 ")
-            server.wait_for("requests_running", 0, 20)
+            self.wait_until_paused(server)
+            server.wait_for("requests_running", 0, 30)
             slow.close()
+
+    def wait_until_paused(self, server):
+        """No steps, though a completion is running: what waits for its client is bounded."""
+        steps = -1
+        while steps != server.metrics()["polysketch_steps_total"]:
+            figures = server.metrics()
+            steps = figures["polysketch_steps_total"]
+            self.assertEqual(figures["polysketch_completions_running"], 1)
+            time.sleep(0.5)
 
     def test_time_limit(self):
         with Server(PROGRAM, PLACE["model"], *self.options, "--request-seconds", "1") as server:
