@@ -229,12 +229,18 @@ def check_golden(path, dtype, loss_chunk):
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
-def measure(call, samples):
-    """Seconds of each sample, after two calls that allocate and compile."""
-    call()
+def seconds_of(call):
     start = time.perf_counter()
     call()
-    first = time.perf_counter() - start
+    return time.perf_counter() - start
+
+
+def measure(call, samples):
+    """Seconds of each sample, after two calls that allocate and compile; a first call longer than the span is the sample."""
+    first = seconds_of(call)
+    if first > SAMPLE_SPAN:
+        return [first]
+    first = seconds_of(call)
     repeats = math.ceil(SHORT_CALL / max(first, 1e-8)) if first < SHORT_CALL else 1
     count = min(samples, max(1, int(SAMPLE_SPAN / (first * repeats))))
     seconds = []
