@@ -342,7 +342,8 @@ static exit_code run(const attention_settings *settings) {
     exit_code code;
     const size_t count = list_variants(settings, variants);
     if (bench_begin(&bench, "bench attention", &settings->bench, &code)) {
-        printf("%lld x %lld heads of %lld, blocks of %lld, sketches of %lld; sketching, where a key is sketched, is part of the time\n\n",
+        printf("%lld x %lld heads of %lld, blocks of %lld, sketches of %lld; sketching, where a key is sketched, is "
+               "part of the time\n\n",
                (long long)settings->batch, (long long)settings->heads, (long long)settings->head_size,
                (long long)settings->block_size, (long long)settings->sketch_size);
         printf("%-36s %6s  %-16s %9s %9s %10s %9s %8s %7s\n", "mechanism", "N", "pass", "min", "median", "us/token",

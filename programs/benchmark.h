@@ -35,8 +35,8 @@ typedef struct bench_timing {
     int samples;
 } bench_timing;
 
-/* Warm-up, then settings->samples samples (fewer if they would take too long, the first call alone if that does); a sample of a short call is the mean of
- * several. */
+/* Warm-up, then settings->samples samples (fewer if they would take too long, the first call alone if that does); a
+ * sample of a short call is the mean of several. */
 typedef psk_status (*bench_call)(void *user);
 psk_status bench_measure(const bench_run *run, bench_call call, void *user, bench_timing *timing);
 

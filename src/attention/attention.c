@@ -325,8 +325,8 @@ static psk_status each_slab(const psk_attention *at, const psk_attention_views *
 
 psk_status psk_attention_core_forward(const psk_attention *attention, const psk_attention_views *views) {
     if (attention->fused != NULL) {
-        PSK_RUN(attention->device, fused_attention_forward, .config = &attention->config,
-                .rep = attention->rep, .views = views, .workspace = attention->fused);
+        PSK_RUN(attention->device, fused_attention_forward, .config = &attention->config, .rep = attention->rep,
+                .views = views, .workspace = attention->fused);
         return PSK_OK;
     }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].forward);
@@ -334,8 +334,8 @@ psk_status psk_attention_core_forward(const psk_attention *attention, const psk_
 
 psk_status psk_attention_core_backward(const psk_attention *attention, const psk_attention_views *views) {
     if (attention->fused != NULL) {
-        PSK_RUN(attention->device, fused_attention_backward, .config = &attention->config,
-                .rep = attention->rep, .views = views, .workspace = attention->fused);
+        PSK_RUN(attention->device, fused_attention_backward, .config = &attention->config, .rep = attention->rep,
+                .views = views, .workspace = attention->fused);
         return PSK_OK;
     }
     return each_slab(attention, views, mechanisms[attention->config.mechanism].backward);

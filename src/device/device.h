@@ -12,8 +12,8 @@ struct psk_device {
     const char *name;      /* "cpu", "reference" */
     char description[128]; /* for people: instruction set, libraries, threads */
     int threads;
-    bool has_bf16;           /* set by the back end: instructions for bfloat16 */
-    psk_precision precision; /* of products; BF16 only where has_bf16 */
+    bool has_bf16;                       /* set by the back end: instructions for bfloat16 */
+    psk_precision precision;             /* of products; BF16 only where has_bf16 */
     void *state;                         /* the back end's own */
     void (*destroy)(psk_device *device); /* releases state; the device itself is released by psk_device_free */
 };

@@ -13,8 +13,8 @@
 struct psk_model {
     psk_device *device;
     psk_model_config config;
-    psk_params params; /* names, shapes, offsets (params.h) */
-    float *weights;    /* all parameters, one block: parameter p starts at weights + p.offset */
+    psk_params params;           /* names, shapes, offsets (params.h) */
+    float *weights;              /* all parameters, one block: parameter p starts at weights + p.offset */
     struct psk_decoder *decoder; /* what its sessions share (infer/decoder.h); NULL while it has none */
 };
 
