@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -761,6 +762,17 @@ class Running(WithServer):
             page = file.read()
         for field in fields:
             self.assertIn("| `%s` |" % field, page)
+
+    @unittest.skipUnless(shutil.which("curl"), "curl is not installed")
+    def test_docs_curl_lines(self):
+        with open(DOCS, encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith("curl ")]
+        self.assertGreater(len(lines), 5)
+        for line in lines:
+            line = line.replace(":8080", ":%d" % self.server.port)
+            result = subprocess.run(line, shell=True, cwd=PLACE["folder"], capture_output=True, text=True)
+            self.assertEqual(result.returncode, 0, line)
+            self.assertNotIn('"error"', result.stdout, line)
 
 
 def main():
