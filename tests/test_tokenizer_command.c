@@ -15,7 +15,7 @@ static int set_up(void **state) {
 /* The command's exit code; what it prints is in place->path, what it complains of in `err` beside it. */
 static int run(const psk_test_place *place, const char *arguments) {
     char line[2048];
-    snprintf(line, sizeof line, "cd %s && %s tokenizer %s > out 2> err", place->folder, PSK_PROGRAM, arguments);
+    snprintf(line, sizeof line, "cd '%s' && '%s' tokenizer %s > out 2> err", place->folder, PSK_PROGRAM, arguments);
     const int status = system(line);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
