@@ -48,7 +48,7 @@ static void encode_and_decode(void **state) {
     expect(place, "out", "65 98\n");
     assert_int_equal(run(place, "encode --tokenizer bytes text --time"), 0);
     expect(place, "out", "4 bytes, 4 tokens");
-    assert_int_equal(run(place, "encode --tokenizer bytes text | " PSK_PROGRAM " tokenizer decode --tokenizer bytes"),
+    assert_int_equal(run(place, "encode --tokenizer bytes text | '" PSK_PROGRAM "' tokenizer decode --tokenizer bytes"),
                      0);
     assert_int_equal(run(place, "decode --tokenizer bytes 72 105"), 0);
     expect(place, "out", "Hi");
