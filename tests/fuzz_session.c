@@ -1,8 +1,9 @@
 /* Fuzz target: damaged states of sessions. Input: the attention of a tiny model, bytes to cut off the end, then edits
  * of a whole state (place, 2 bytes, and value), most of them in its header. What is accepted must decode. Not built
- * with the tests; from the root folder, after `cmake --preset asan && cmake --build --preset asan`: clang -D_GNU_SOURCE
- * -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc tests/fuzz_session.c build/asan/libpolysketch.so
- * -Wl,-rpath,build/asan -o build/fuzz_session && build/fuzz_session -max_len=60 */
+ * with the tests; from the root folder: CC=clang CXX=clang++ cmake --preset asan -B build/fuzz && cmake --build
+ * build/fuzz --target polysketch_shared && clang -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude
+ * tests/fuzz_session.c build/fuzz/libpolysketch.so -Wl,-rpath,build/fuzz -o build/fuzz_session && build/fuzz_session
+ * -max_len=60 */
 #include "polysketch.h"
 
 #include <stdint.h>
