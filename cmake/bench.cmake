@@ -1,9 +1,12 @@
-# bench/*.c: measurements of inner parts, on the static library and the inner headers; run by hand.
-file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c)
+# bench/*.c and experiments/*.c: measurements of inner parts, on the static library and the inner headers; run by hand.
+file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c experiments/*.c)
 foreach(source IN LISTS bench_sources)
     get_filename_component(name ${source} NAME_WE)
+    get_filename_component(folder ${source} DIRECTORY)
+    get_filename_component(folder ${folder} NAME)
     add_executable(${name} ${source})
     target_include_directories(${name} PRIVATE src)
     target_link_libraries(${name} PRIVATE polysketch_static psk_options OpenMP::OpenMP_C m)
-    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/bench)
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/${folder})
 endforeach()
+psk_add_test(test_sketch_error COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_sketch_error.sh $<TARGET_FILE:sketch_error>)

@@ -14,7 +14,7 @@ check() {
 }
 
 sources() {
-    find include src programs examples tests bench \( -name '*.[ch]' -o -name '*.cc' \) -print0
+    find include src programs examples tests bench experiments \( -name '*.[ch]' -o -name '*.cc' \) -print0
 }
 
 formatting() {
