@@ -235,20 +235,37 @@ static psk_status call_prompt(void *user) {
     return psk_session_append(call->session, call->tokens, PROMPT_TOKENS, call->logits);
 }
 
-static bool measure_prompt(bench_run *run, const decode_variant *variant, psk_session *session) {
+static psk_status call_forward(void *user) {
+    double loss;
+    return psk_step_bench_forward(user, &loss);
+}
+
+/* Training's forward of as many tokens, which a prompt is held against. */
+static bool measure_forward(bench_run *run, psk_model *model, bench_timing *timing) {
+    psk_step_bench *step = NULL;
+    psk_status status = psk_step_bench_create(model, 1, PROMPT_TOKENS, 0, &step);
+    if (status == PSK_OK)
+        status = bench_measure(run, call_forward, step, timing);
+    psk_step_bench_free(step);
+    return say_status(run->command, status) == EXIT_DONE;
+}
+
+static bool measure_prompt(bench_run *run, const decode_variant *variant, psk_model *model, psk_session *session) {
     static prompt_call call;
+    bench_timing forward = {.min = INFINITY};
     bench_figure figure = figure_of(&variant->config, "forward", PROMPT_TOKENS, 1);
     call = (prompt_call){.session = session};
     for (int i = 0; i < PROMPT_TOKENS; i++)
         call.tokens[i] = (int32_t)((int64_t)i * 7919 % variant->config.vocab_size);
     call.logits = make_floats(run->command, variant->config.vocab_size, 0);
-    const bool good =
-        call.logits && say_status(run->command, bench_measure(run, call_prompt, &call, &figure.timing)) == EXIT_DONE;
+    const bool good = call.logits &&
+                      say_status(run->command, bench_measure(run, call_prompt, &call, &figure.timing)) == EXIT_DONE &&
+                      measure_forward(run, model, &forward);
     free(call.logits);
     figure.tokens = PROMPT_TOKENS;
     if (good)
-        printf("%-34s prompt of %d tokens: %.0f tokens/s\n", variant->label, PROMPT_TOKENS,
-               PROMPT_TOKENS / figure.timing.min);
+        printf("%-34s prompt of %d tokens: %.0f tokens/s, training's forward %.0f\n", variant->label, PROMPT_TOKENS,
+               PROMPT_TOKENS / figure.timing.min, PROMPT_TOKENS / forward.min);
     return good && bench_record(run, &figure);
 }
 
@@ -267,7 +284,7 @@ static psk_status read_start(const psk_model_config *config, psk_session *sessio
 
 static bool measure_model(bench_run *run, const decode_settings *settings, decode_variant *variant, double rate,
                           psk_model *model, psk_session *session) {
-    if (!measure_prompt(run, variant, session) ||
+    if (!measure_prompt(run, variant, model, session) ||
         say_status(run->command, read_start(&variant->config, session)) != EXIT_DONE)
         return false;
     for (int b = 0; b < settings->batches.count; b++)

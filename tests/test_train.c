@@ -911,12 +911,14 @@ static void step_bench(void **unused) {
     (void)unused;
     psk_step_bench *bench;
     psk_model *same = new_model(&f);
-    double loss = NAN, again = NAN;
+    double loss = NAN, again = NAN, forward = NAN;
     PSK_TEST_OK(psk_step_bench_create(f.model, 2, 17, 1, &bench));
     PSK_TEST_OK(psk_step_bench_run(bench, &loss));
     PSK_TEST_OK(psk_step_bench_run(bench, &again));
+    PSK_TEST_OK(psk_step_bench_forward(bench, &forward));
     psk_step_bench_free(bench);
     PSK_TEST_AT_MOST(fabs(loss - log(257)), 0.2);
+    PSK_TEST_AT_MOST(fabs(forward - loss), 1e-6 * loss);
     assert_true(loss == again);
     for (int64_t i = 0; i < same->params.floats; i++) /* not their bits: a 0 may have got the other sign */
         assert_true(f.model->weights[i] == same->weights[i]);

@@ -1,8 +1,8 @@
 /* Kernels of the operations of decoding (products with few rows, one step of attention): one source (step.inc),
  * compiled once per instruction set. As in kernels.h what a kernel computes for an item does not depend on begin and
  * end; here neither does a row depend on the rows beside it. Only src/cpu includes this. */
-#ifndef PSK_STEP_H
-#define PSK_STEP_H
+#ifndef PSK_CPU_STEP_H
+#define PSK_CPU_STEP_H
 
 #include "device/ops.h"
 

@@ -353,14 +353,15 @@ typedef struct psk_row_dot_args {
 
 /* What one sequence keeps of one layer for its next token. Rows are a ring: the oldest is in slot `first`, the others
  * follow, slot capacity - 1 before slot 0. NULL where the mechanism has no such thing.
- * rounded: copies in bfloat16 of the same layouts, read instead where they are given (all that the mechanism reads, or
- * none); the new row goes into both. */
+ * rounded: copies in bfloat16, read instead where they are given (all that the mechanism reads, or none); the new row
+ * goes into both. Their layouts are the same but for the state's, whose column of normalisers is kept apart, so that a
+ * row of it is whole lines of the cache. */
 typedef struct psk_step_session {
     const float *state;            /* Hkv x m x (d+1), as in psk_attention_tensors */
     float *k, *v, *b;              /* Hkv x capacity x h, d, r */
     int64_t capacity, first, rows; /* first < capacity, rows < capacity */
     struct {
-        const psk_bf16 *state;
+        const psk_bf16 *state; /* Hkv x (m x d, then m) */
         psk_bf16 *k, *v, *b;
     } rounded;
 } psk_step_session;

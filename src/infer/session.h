@@ -12,7 +12,7 @@
 /* Copies in bfloat16 of what a step reads, for a device in that precision: half the bytes a token. What they are copies
  * of stays the truth, for prompts, files and the blocks that go into the state. */
 typedef struct psk_session_copies {
-    psk_bf16 *state, *cache[PSK_CACHES]; /* as those of the session; NULL where a step does not read them */
+    psk_bf16 *state, *cache[PSK_CACHES]; /* as psk_step_session has them; NULL where a step does not read them */
     int64_t capacity;                    /* that they were made for; -1: there are none */
     bool fresh;                          /* they agree with the session */
 } psk_session_copies;

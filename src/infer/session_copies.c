@@ -57,10 +57,16 @@ static psk_status copy_rows(const psk_session *session, int kind) {
 
 psk_status psk_session_copy_state(const psk_session *session, int64_t layer) {
     const psk_decoder *decoder = session->decoder;
-    const int64_t n = decoder->layout.state_floats / decoder->s.L;
-    if (session->copies.state != NULL)
-        PSK_RUN(decoder->model->device, round_rows, .rows = 1, .n = n, .x_ld = n, .y_ld = n,
-                .x = session->state + layer * n, .y = session->copies.state + layer * n);
+    const int64_t d = decoder->s.h, heads = decoder->s.Hkv,
+                  m = decoder->layout.state_floats / (decoder->s.L * heads * (d + 1));
+    for (int64_t head = 0; head < heads && session->copies.state != NULL; head++) {
+        const int64_t first = (layer * heads + head) * m * (d + 1);
+        const float *z = session->state + first;
+        psk_bf16 *copy = session->copies.state + first;
+        PSK_RUN(decoder->model->device, round_rows, .rows = m, .n = d, .x_ld = d + 1, .y_ld = d, .x = z, .y = copy);
+        PSK_RUN(decoder->model->device, round_rows, .rows = m, .n = 1, .x_ld = d + 1, .y_ld = 1, .x = z + d,
+                .y = copy + m * d);
+    }
     return PSK_OK;
 }
 

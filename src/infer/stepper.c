@@ -29,50 +29,74 @@ typedef struct step_matrix {
     int64_t n, k;
 } step_matrix;
 
-#define LAYER_MATRICES 4
+#define MOST_MATRICES (4 + 4 * PSK_SKETCH_LEVELS)
 
-/* Matrix `index`: wte, then those of the layers; the sketches' are small and stay in float32. */
-static step_matrix matrix_at(const psk_decoder *decoder, int64_t index) {
-    const psk_model *model = decoder->model;
+/* Those of the sketch; returns their number. Random ones stay in float32, as in prompts (docs/numerics.md). */
+static int64_t sketch_matrices(const psk_decoder *decoder, const psk_sketch_params *params, step_matrix *out) {
     const psk_sizes *s = &decoder->s;
-    if (index == 0)
-        return (step_matrix){psk_params_model(&model->params, model->weights).wte, s->V, s->D};
-    const psk_layer_pointers weights =
-        psk_params_layer(&model->params, &model->config, (index - 1) / LAYER_MATRICES, model->weights);
-    const step_matrix matrices[LAYER_MATRICES] = {
-        {weights.qkv, s->E, s->D}, {weights.out, s->D, s->D}, {weights.up, 2 * s->F, s->D}, {weights.down, s->D, s->F}};
-    return matrices[(index - 1) % LAYER_MATRICES];
+    int64_t count = 0;
+    for (int net = 0; net < 2; net++) {
+        for (int level = 0; level < PSK_SKETCH_LEVELS && s->learned; level++) {
+            const int64_t wide = PSK_SKETCH_EXPANSION * s->r, in = level == 0 ? s->h : s->r;
+            out[count++] = (step_matrix){params->net[net][level].up, wide, in};
+            out[count++] = (step_matrix){params->net[net][level].down, s->r, wide};
+        }
+        if (s->learned_linear)
+            out[count++] = (step_matrix){params->weight[net], s->r, s->h};
+    }
+    return count;
 }
 
-static int64_t matrix_count(const psk_decoder *decoder) {
-    return 1 + decoder->s.L * LAYER_MATRICES;
+static int64_t layer_matrices(const psk_decoder *decoder, int64_t layer, step_matrix out[MOST_MATRICES]) {
+    const psk_model *model = decoder->model;
+    const psk_sizes *s = &decoder->s;
+    const psk_layer_pointers weights = psk_params_layer(&model->params, &model->config, layer, model->weights);
+    out[0] = (step_matrix){weights.qkv, s->E, s->D};
+    out[1] = (step_matrix){weights.out, s->D, s->D};
+    out[2] = (step_matrix){weights.up, 2 * s->F, s->D};
+    out[3] = (step_matrix){weights.down, s->D, s->F};
+    return 4 + sketch_matrices(decoder, &weights.sketch, out + 4);
+}
+
+static step_matrix head_matrix(const psk_decoder *decoder) {
+    const psk_model *model = decoder->model;
+    return (step_matrix){psk_params_model(&model->params, model->weights).wte, decoder->s.V, decoder->s.D};
 }
 
 int64_t psk_stepper_numbers(const psk_decoder *decoder) {
-    int64_t numbers = 0;
-    for (int64_t i = 0; i < matrix_count(decoder); i++) {
-        const step_matrix matrix = matrix_at(decoder, i);
-        numbers += psk_panel_numbers(matrix.n, matrix.k);
-    }
+    step_matrix matrices[MOST_MATRICES] = {head_matrix(decoder)};
+    int64_t numbers = psk_panel_numbers(matrices[0].n, matrices[0].k);
+    const int64_t count = layer_matrices(decoder, 0, matrices);
+    for (int64_t i = 0; i < count; i++)
+        numbers += decoder->s.L * psk_panel_numbers(matrices[i].n, matrices[i].k);
     return numbers;
 }
 
+/* Into the next place. */
+static psk_status pack(psk_decoder *decoder, const step_matrix *matrix, psk_bf16 **panels) {
+    PSK_RUN(decoder->model->device, pack_panels, .n = matrix->n, .k = matrix->k, .w = matrix->w, .w_ld = matrix->k,
+            .w_orientation = PSK_TRANSPOSED, .panels = *panels);
+    decoder->places[decoder->place_count].w = matrix->w;
+    decoder->places[decoder->place_count++].panels = *panels;
+    *panels += psk_panel_numbers(matrix->n, matrix->k);
+    return PSK_OK;
+}
+
 static psk_status make_panels(psk_decoder *decoder) {
-    const int64_t count = matrix_count(decoder), numbers = psk_stepper_numbers(decoder);
-    PSK_TRY(psk_alloc((size_t)count * sizeof *decoder->places, "the list of a model's matrices",
+    step_matrix matrices[MOST_MATRICES];
+    const int64_t count = layer_matrices(decoder, 0, matrices), numbers = psk_stepper_numbers(decoder);
+    PSK_TRY(psk_alloc((size_t)(1 + decoder->s.L * count) * sizeof *decoder->places, "the list of a model's matrices",
                       (void **)&decoder->places));
     PSK_TRY(
         psk_alloc((size_t)numbers * sizeof(psk_bf16), "the weights of a model in bfloat16", (void **)&decoder->panels));
     psk_bf16 *panels = decoder->panels;
-    for (int64_t i = 0; i < count; i++) {
-        const step_matrix matrix = matrix_at(decoder, i);
-        PSK_RUN(decoder->model->device, pack_panels, .n = matrix.n, .k = matrix.k, .w = matrix.w, .w_ld = matrix.k,
-                .w_orientation = PSK_TRANSPOSED, .panels = panels);
-        decoder->places[i].w = matrix.w;
-        decoder->places[i].panels = panels;
-        panels += psk_panel_numbers(matrix.n, matrix.k);
+    const step_matrix head = head_matrix(decoder);
+    PSK_TRY(pack(decoder, &head, &panels));
+    for (int64_t layer = 0; layer < decoder->s.L; layer++) {
+        layer_matrices(decoder, layer, matrices);
+        for (int64_t i = 0; i < count; i++)
+            PSK_TRY(pack(decoder, &matrices[i], &panels));
     }
-    decoder->place_count = count;
     return PSK_OK;
 }
 

@@ -78,22 +78,31 @@ static double step_weight(const psk_attention_step_args *args, int64_t index, in
     return by_sketch ? (double)config->far_scale * score * score : pow(score, (double)config->degree);
 }
 
+/* Z[e][column] of one key/value head. */
+static double state_at(const psk_attention_step_args *args, const psk_step_session *session, int64_t m, int64_t group,
+                       int64_t e, int64_t column) {
+    const int64_t first = group * m * (args->d + 1);
+    if (session->rounded.state == NULL)
+        return session->state[first + e * (args->d + 1) + column];
+    return psk_bf16_to_float(
+        session->rounded.state[first + (column < args->d ? e * args->d + column : m * args->d + e)]);
+}
+
 /* Number `column` of psi_q(a) Z. */
 static double step_far(const psk_attention_step_args *args, int64_t index, int64_t head, int64_t column) {
-    const int64_t r = args->r, width = args->d + 1;
+    const int64_t r = args->r;
     const bool sketched = args->config->mechanism == PSK_POLYSKETCH;
     const float *x = args->a + (index * args->H + head) * r;
     const int64_t m = sketched ? r * (r + 1) / 2 : r, group = head / (args->H / args->Hkv);
     const psk_step_session *session = &args->sessions[index];
-    const int64_t first = group * m * width + column;
     double sum = 0;
     if (!sketched)
         for (int64_t i = 0; i < r; i++)
-            sum += (double)x[i] * number(session->state, session->rounded.state, first + i * width);
+            sum += (double)x[i] * state_at(args, session, m, group, i, column);
     for (int64_t i = 0, e = 0; sketched && i < r; i++)
         for (int64_t j = i; j < r; j++, e++)
             sum += (double)args->config->far_scale * (i == j ? 1 : 2) * x[i] * x[j] *
-                   number(session->state, session->rounded.state, first + e * width);
+                   state_at(args, session, m, group, e, column);
     return sum;
 }
 

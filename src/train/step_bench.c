@@ -59,6 +59,18 @@ psk_status psk_step_bench_run(psk_step_bench *bench, double *loss) {
     return PSK_OK;
 }
 
+psk_status psk_step_bench_forward(psk_step_bench *bench, double *loss) {
+    psk_step *step = &bench->step;
+    const int64_t count = step->B * step->N;
+    const psk_batch batch = {.tokens = bench->tokens, .targets = bench->tokens + 1};
+    double sum = 0;
+    PSK_TRY(psk_pass_loss(step->pass, step->model, &batch, step->losses));
+    for (int64_t i = 0; i < count; i++)
+        sum += step->losses[i];
+    *loss = sum / (double)count;
+    return PSK_OK;
+}
+
 double psk_step_bench_grad_norm(const psk_step_bench *bench) {
     return bench->grad_norm;
 }
