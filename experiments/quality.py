@@ -118,9 +118,16 @@ def prepare(settings):
     return (tokens, held_out, "train") if whole else (tokens, tokens, "valid")
 
 
+KEY = ("row", "seed", "context", "steps", "batch_tokens", "learning_rate", "precision")
+
+
 def key_of(result):
     """What makes two results the same measurement."""
-    return tuple(result[name] for name in ("row", "seed", "context", "steps", "batch_tokens"))
+    return tuple(result[name] for name in KEY)
+
+
+def key_of_job(settings, row, seed, context):
+    return (row, seed, context, settings.steps, settings.batch_tokens, settings.learning_rate, settings.precision)
 
 
 def read_results(path):
@@ -147,8 +154,8 @@ def measure(settings, row, options, seed, context, held_out, split, run):
     last = steps[-max(1, len(steps) // 20):]
     batch_tokens = steps[0]["tokens"]
     rates = [batch_tokens / step["tokens_per_second"] for step in steps if step["tokens_per_second"]]
-    return {"row": row, "seed": seed, "context": context, "steps": len(steps), "batch_tokens": settings.batch_tokens,
-            "options": options, "train_loss": statistics.fmean(step["loss"] for step in last), "loss": held["loss"],
+    return {**dict(zip(KEY, key_of_job(settings, row, seed, context))), "options": options,
+            "train_loss": statistics.fmean(step["loss"] for step in last), "loss": held["loss"],
             "stderr": held["stderr"], "bits_per_byte": held["bits_per_byte"], "eval_tokens": held["tokens"],
             "seconds_per_step": statistics.median(rates), "memory_bytes": max(step["memory_bytes"] for step in steps),
             "by_position": held["by_position"], "version": held["version"], "machine": platform.processor() or
@@ -172,7 +179,8 @@ def train(settings, options, seed, context, tokens, run):
 def run_row(settings, row, options, seed, context, data, results):
     tokens, held_out, split = data
     context_here = options.get("context", context)
-    name = "".join(c if c.isalnum() or c in "._=-" else "-" for c in f"{row}-n{context}-s{seed}-t{settings.steps}")
+    name = "".join(c if c.isalnum() or c in "._=-" else "-"
+                   for c in f"{row}-n{context}-s{seed}-t{settings.steps}-{settings.learning_rate:g}")
     run = os.path.join(settings.output, "runs", name)
     train(settings, options, seed, context_here, tokens, run)
     result = measure(settings, row, options, seed, context_here, held_out, split, run)
@@ -189,12 +197,14 @@ def run_study(settings):
     rows = chosen_rows(settings.rows)
     os.makedirs(settings.output, exist_ok=True)
     results = os.path.join(settings.output, "results.jsonl")
-    settings.machine = {"threads": settings.threads} if settings.threads else {}
+    settings.machine = {"precision": settings.precision}
+    if settings.threads:
+        settings.machine["threads"] = settings.threads
     data = prepare(settings)
     jobs = [(seed, context, row) for seed in settings.seeds for context in settings.contexts for row in rows]
     done = {key_of(result) for result in read_results(results)}
     for seed, context, row in jobs:
-        if (row, seed, context, settings.steps, settings.batch_tokens) not in done:
+        if key_of_job(settings, row, seed, context) not in done:
             run_row(settings, row, rows[row], seed, context, data, results)
     report(settings)
 
@@ -203,10 +213,10 @@ def run_study(settings):
 
 
 def groups_of(results):
-    """(context, steps, batch tokens) -> row -> its results, one a seed."""
+    """(context, steps, batch tokens, learning rate, precision) -> row -> its results, one a seed."""
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for result in {key_of(result): result for result in results}.values():
-        groups[result["context"], result["steps"], result["batch_tokens"]][result["row"]].append(result)
+        groups[key_of(result)[2:]][result["row"]].append(result)
     return groups
 
 
@@ -284,9 +294,9 @@ def report(settings):
     if not results:
         sys.exit(f"quality.py: {settings.output} has no results yet")
     lines = ["Held-out loss in nats per token (a token is a byte), with its standard error between seeds.", ""]
-    for (context, steps, batch_tokens), rows in sorted(groups_of(results).items()):
-        title = f"Context {context}, {steps} steps of {batch_tokens} tokens"
-        picture = f"positions-{context}-{steps}.png"
+    for (context, steps, batch_tokens, learning_rate, precision), rows in sorted(groups_of(results).items()):
+        title = f"Context {context}, {steps} steps of {batch_tokens} tokens, learning rate {learning_rate:g}, {precision}"
+        picture = f"positions-{context}-{steps}-{learning_rate:g}-{precision}.png"
         lines += [f"## {title}", "", *table(rows, context), ""]
         if draw_positions(rows, f"Loss by position. {title}", os.path.join(settings.output, picture)):
             lines += [f"![loss by position]({picture})", ""]
@@ -315,6 +325,7 @@ def main():
     run.add_argument("--learning-rate", type=float, default=1e-3)
     run.add_argument("--eval-tokens", type=int, default=0, help="held-out tokens to predict (0: all)")
     run.add_argument("--save-every", type=int, default=500, help="steps between checkpoints of the run at work")
+    run.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     run.add_argument("--threads", type=int, default=0)
     run.add_argument("--keep", action="store_true", help="keep the models")
     for job in (run, jobs.add_parser("report", help="tables and pictures")):
