@@ -439,6 +439,7 @@ typedef struct psk_train_options {
     double beta1, beta2, epsilon, weight_decay, grad_clip; /* decay on matrices only; clip by the global norm, 0: off */
     double dropout;
     int reset_at_documents; /* attention and positions start afresh at each end-of-text */
+    int align_documents;    /* windows of documents of at least N tokens begin where these begin (docs/data.md) */
     int recompute;          /* keep only the layers' inputs, recompute inside backward */
     int64_t eval_every, eval_batches, save_every, keep_last; /* 0: never / none */
     uint64_t seed;                                           /* weights, order of the data, dropout */

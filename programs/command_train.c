@@ -59,6 +59,8 @@ static exit_code read_settings(train_settings *settings, int argc, char **argv, 
         {"seed", OPTION_SEED, NULL, "of weights, order of the data, dropout", .target = &run->seed},
         {"reset-at-documents", OPTION_FLAG, NULL, "attention starts afresh at each end-of-text",
          .target = &run->reset_at_documents},
+        {"align-documents", OPTION_FLAG, NULL, "documents as long as the context begin their windows",
+         .target = &run->align_documents},
         {"recompute", OPTION_FLAG, NULL, "keep only the layers' inputs: less memory, more time",
          .target = &run->recompute},
     };

@@ -164,19 +164,21 @@ static void refuses_run_folders(void **unused) {
     PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "holds a run already", f.output);
     o.resume = 1;
     PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL)); /* complete: nothing to do */
+    o.align_documents = 1;
+    PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "align_documents 0", "say 1");
     o.seed = 2;
     PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "seed 1", "say 2");
 }
 
-/* From the options.json of the run. */
-static void remove_option(const char *name) {
+/* From the options in a file of the run: the whole of it, or its member "options". */
+static void remove_option(const char *file, const char *name) {
     json_error_t error;
-    const char *path = path_in(f.output, "options.json");
-    json_t *options = json_load_file(path, 0, &error);
-    assert_non_null(options);
-    assert_int_equal(json_object_del(options, name), 0);
-    assert_int_equal(json_dump_file(options, path, 0), 0);
-    json_decref(options);
+    const char *path = path_in(f.output, file);
+    json_t *object = json_load_file(path, 0, &error), *options = json_object_get(object, "options");
+    assert_non_null(object);
+    assert_int_equal(json_object_del(options ? options : object, name), 0);
+    assert_int_equal(json_dump_file(object, path, 0), 0);
+    json_decref(object);
 }
 
 static void options_come_back(void **unused) {
@@ -186,6 +188,7 @@ static void options_come_back(void **unused) {
     o.steps = 1;
     o.schedule = PSK_SCHEDULE_LINEAR;
     o.reset_at_documents = 1;
+    o.align_documents = 1;
     o.dropout = 0.1;
     PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
     PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
@@ -196,9 +199,11 @@ static void options_come_back(void **unused) {
     assert_memory_equal(&read, &o, sizeof o);
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, 5), PSK_ERROR_ARGUMENT, "5 are given");
     PSK_TEST_FAILS(psk_train_options_read(f.folder, &read, data, 5), PSK_ERROR_FILE, "options.json");
-    remove_option("precision"); /* as where it could not be chosen yet */
+    remove_option("options.json", "precision"); /* as where they could not be chosen yet */
+    remove_option("options.json", "align_documents");
     PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
     assert_int_equal(read.precision, PSK_PRECISION_F32);
+    assert_int_equal(read.align_documents, 0);
     PSK_TEST_OK(psk_write_file(path_in(f.output, "options.json"), "{\"data\": \"x\"}", 13));
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, sizeof data), PSK_ERROR_FORMAT, "options.json",
                    "schedule is missing");
@@ -472,6 +477,21 @@ static void resume_is_exact(void **unused) {
     o.reset_at_documents = 1;
     o.recompute = 1;
     assert_resume_is_exact(&o, 7);
+    o.align_documents = 1;
+    assert_resume_is_exact(&o, 3);
+}
+
+/* A run from before windows could be aligned goes on as it was, and nothing is said to have changed. */
+static void resumes_what_knows_no_alignment(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 4};
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, f.output);
+    remove_option("last/state.json", "align_documents");
+    o.resume = 1;
+    w.stop_at = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_true(strstr(w.notes, "resumed from") != NULL && strstr(w.notes, "changed") == NULL);
 }
 
 /* Killed, not stopped: steps after the last checkpoint are done again, and their metrics are not there twice. */
@@ -697,6 +717,7 @@ static void out_of_memory(void **unused) {
     o.eval_every = 1;
     o.save_every = 1;
     o.reset_at_documents = 1;
+    o.align_documents = 1;
     while (status == PSK_ERROR_MEMORY) {
         n += n < 100 ? 1 : 61;
         psk_alloc_fail_after(n);
@@ -946,6 +967,7 @@ int main(void) {
         TEST(infinite_gradient),
         TEST(full_disk),
         TEST(resume_is_exact),
+        TEST(resumes_what_knows_no_alignment),
         TEST(resume_after_a_crash),
         TEST(resume_with_other_options),
         TEST(accumulation_adds_up),

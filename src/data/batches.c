@@ -26,6 +26,20 @@ static psk_status read_row(psk_batch_buffer *buffer, const psk_dataset *dataset,
     return PSK_OK;
 }
 
+/* Row `row`: the sequence at the cursor. */
+static psk_status read_sequence(psk_batch_buffer *buffer, const psk_dataset *dataset, int64_t row,
+                                const psk_order *order, psk_cursor cursor) {
+    int32_t *tokens = buffer->tokens + row * buffer->N, *targets = buffer->targets + row * buffer->N;
+    psk_piece piece;
+    for (int64_t n = 0; n < buffer->N; n += piece.count) {
+        piece = psk_order_piece(order, cursor, n);
+        PSK_TRY(psk_dataset_read(dataset, piece.first, piece.count, tokens + n));
+        PSK_TRY(psk_dataset_read(dataset, piece.first + 1, piece.count, targets + n));
+    }
+    buffer->counted += buffer->N;
+    return PSK_OK;
+}
+
 static void find_documents(psk_batch_buffer *buffer, int32_t end_of_text) {
     int32_t position = 0;
     buffer->documents = 0;
@@ -45,7 +59,7 @@ psk_status psk_batch_fill(psk_batch_buffer *buffer, const psk_dataset *dataset, 
     buffer->counted = 0;
     for (int64_t row = 0; row < buffer->B; row++) {
         const psk_cursor own = psk_order_next(order, *cursor, row * order->world + order->rank);
-        PSK_TRY(read_row(buffer, dataset, row, psk_order_start(order, own), buffer->N));
+        PSK_TRY(read_sequence(buffer, dataset, row, order, own));
     }
     *cursor = psk_order_next(order, *cursor, buffer->B * order->world);
     if (buffer->mode == PSK_RESET_AT_DOCUMENTS)

@@ -52,10 +52,37 @@ int64_t psk_order_permute(const psk_order *order, psk_cursor cursor) {
     return (int64_t)x;
 }
 
+/* Where an epoch begins to cut a ring of `tokens` tokens. */
+static int64_t epoch_offset(const psk_order *order, int64_t epoch, int64_t tokens) {
+    psk_rng rng = psk_rng_make(order->seed, psk_rng_stream("epoch offset") ^ (uint64_t)epoch);
+    return (int64_t)psk_rng_below(&rng, (uint64_t)tokens);
+}
+
 int64_t psk_order_start(const psk_order *order, psk_cursor cursor) {
-    psk_rng rng = psk_rng_make(order->seed, psk_rng_stream("epoch offset") ^ (uint64_t)cursor.epoch);
-    const int64_t offset = (int64_t)psk_rng_below(&rng, (uint64_t)order->tokens);
+    PSK_ASSERT(!order->aligned);
+    const int64_t offset = epoch_offset(order, cursor.epoch, order->tokens);
     return (offset + psk_order_permute(order, cursor) * order->window) % order->tokens;
+}
+
+void psk_order_align(psk_order *order, const psk_long_documents *documents) {
+    PSK_ASSERT(documents->window == order->window);
+    order->aligned = documents;
+    order->windows = documents->windows + documents->rest / order->window;
+}
+
+psk_piece psk_order_piece(const psk_order *order, psk_cursor cursor, int64_t n) {
+    const psk_long_documents *documents = order->aligned;
+    const int64_t left = order->window - n;
+    if (!documents)
+        return (psk_piece){psk_order_start(order, cursor) + n, left};
+    const int64_t window = psk_order_permute(order, cursor);
+    if (window < documents->windows)
+        return (psk_piece){psk_long_documents_window(documents, window) + n, left};
+    const int64_t offset = epoch_offset(order, cursor.epoch, documents->rest) + n;
+    const int64_t place = (offset + (window - documents->windows) * order->window) % documents->rest;
+    psk_piece piece = psk_long_documents_rest(documents, place);
+    piece.count = piece.count < left ? piece.count : left;
+    return piece;
 }
 
 psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor, int64_t count) {

@@ -7,21 +7,24 @@
  * s): nothing but the cursor needs saving.
  *
  * A window is text as it stands: of a document longer than N tokens most windows hold nothing else, short documents lie
- * one after the other in it, with end-of-text between them (psk_batch_buffer tells where, for a reset).
+ * one after the other in it, with end-of-text between them (psk_batch_buffer tells where, for a reset). Aligned, the
+ * windows of long documents are those of long_documents.h, the same in every epoch, and only the rest is a ring that is
+ * cut from an offset.
  *
  * Several processes share the sequences: of every `world` in a row, process `rank` takes one. The cursor counts the
  * sequences of all, so it is the same in every process, and a run may go on with another number of them. */
 #ifndef PSK_ORDER_H
 #define PSK_ORDER_H
 
-#include "base/status.h"
+#include "data/long_documents.h"
 
 typedef struct psk_order {
     int64_t tokens;  /* T */
     int64_t window;  /* N */
     int64_t windows; /* W, an epoch */
     uint64_t seed;
-    int64_t rank, world; /* 0 <= rank < world; 0 of 1 at first */
+    int64_t rank, world;               /* 0 <= rank < world; 0 of 1 at first */
+    const psk_long_documents *aligned; /* NULL: one ring */
 } psk_order;
 
 typedef struct psk_cursor {
@@ -31,14 +34,22 @@ typedef struct psk_cursor {
 /* Errors: ARGUMENT if there are fewer than N + 1 tokens. */
 psk_status psk_order_create(int64_t tokens, int64_t window, uint64_t seed, psk_order *out);
 
-/* Index of the first of the N + 1 tokens (taken around the ring) of the sequence at the cursor. */
+/* Index of the first of the N + 1 tokens (taken around the ring) of the sequence at the cursor. Not aligned. */
 int64_t psk_order_start(const psk_order *order, psk_cursor cursor);
+
+/* Where token n < N of that sequence is, and how many more of it follow there; the target of each is the token after
+ * it in the dataset. */
+psk_piece psk_order_piece(const psk_order *order, psk_cursor cursor, int64_t n);
 
 /* Place of `index` in the epoch's permutation: 0 <= result < windows. */
 int64_t psk_order_permute(const psk_order *order, psk_cursor cursor);
 
 /* The cursor `count` sequences on. */
 psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor, int64_t count);
+
+/* From now on windows are aligned to the long documents, found for the same dataset and N; they must outlive the order.
+ * Less than N tokens of rest are in no window. */
+void psk_order_align(psk_order *order, const psk_long_documents *documents);
 
 /* From now on the order serves process `rank` of `world`. Errors: ARGUMENT. */
 psk_status psk_order_share(psk_order *order, int64_t rank, int64_t world);

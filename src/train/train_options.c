@@ -18,10 +18,13 @@ typedef struct option {
     option_kind kind;
     size_t place;
     double low, high;
+    bool may_lack; /* 0 in files from before there was a choice */
 } option;
 
 #define OPTION(field, kind, low, high)                                                                                 \
-    { #field, kind, offsetof(psk_train_options, field), low, high }
+    { #field, kind, offsetof(psk_train_options, field), low, high, false }
+#define LATER_OPTION(field, kind, low, high)                                                                           \
+    { #field, kind, offsetof(psk_train_options, field), low, high, true }
 #define MANY 1e15 /* steps: exact in a double, and products with it do not overflow a double */
 
 static const option options_table[] = {
@@ -40,6 +43,7 @@ static const option options_table[] = {
     OPTION(grad_clip, NUMBER, 0, 1e9),
     OPTION(dropout, NUMBER, 0, 0.99),
     OPTION(reset_at_documents, FLAG, 0, 1),
+    LATER_OPTION(align_documents, FLAG, 0, 1),
     OPTION(recompute, FLAG, 0, 1),
     OPTION(eval_every, WHOLE, 0, MANY),
     OPTION(eval_batches, WHOLE, 0, MANY),
@@ -178,7 +182,7 @@ failed:
 }
 
 static psk_status read_option(const json_t *object, const char *where, const option *entry, void *place) {
-    if (!json_object_get(object, entry->name))
+    if (!json_object_get(object, entry->name) && !entry->may_lack)
         return psk_fail(PSK_ERROR_FORMAT, "%s: the option %s is missing", where, entry->name);
     if (entry->kind == WHOLE)
         return psk_json_int(object, where, entry->name, (int64_t)entry->low, (int64_t)entry->high, place);
@@ -246,7 +250,8 @@ void psk_train_options_changes(const json_t *before, const json_t *now, char *na
     json_t *value;
     *names = 0;
     json_object_foreach((json_t *)(uintptr_t)now, key, value) {
-        if (strcmp(key, "data") == 0 || json_equal(value, json_object_get(before, key)))
+        const json_t *old = json_object_get(before, key);
+        if (strcmp(key, "data") == 0 || json_equal(value, old) || (!old && json_is_false(value)))
             continue;
         strncat(names, *names ? ", " : "", capacity - strlen(names) - 1);
         strncat(names, key, capacity - strlen(names) - 1);

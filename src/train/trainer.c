@@ -26,6 +26,7 @@ typedef struct trainer {
     void *user;
 
     psk_dataset train, valid;
+    psk_long_documents long_documents; /* of train, if windows are aligned to them */
     psk_order order;
     psk_arena *arena;
     psk_step step;
@@ -78,6 +79,10 @@ static psk_status open_data(trainer *t) {
     psk_status status = psk_order_create(t->train.tokens, options->context, options->seed, &t->order);
     if (status != PSK_OK)
         return psk_fail_within(status, "%s", options->data);
+    if (options->align_documents) {
+        PSK_TRY(psk_long_documents_find(&t->train, options->context, &t->long_documents));
+        psk_order_align(&t->order, &t->long_documents);
+    }
     if (!evaluates(t))
         return PSK_OK;
     PSK_TRY(psk_dataset_open(options->data, "valid", &t->valid));
@@ -107,7 +112,12 @@ static psk_status resume(trainer *t, const char *path) {
     const psk_checkpoint checkpoint = checkpoint_of(t);
     PSK_TRY(psk_checkpoint_read(path, &checkpoint, &before));
     psk_train_options_changes(before, t->options_json, changes, sizeof changes);
+    const int aligned = json_is_true(json_object_get(before, "align_documents"));
     json_decref(before);
+    if (aligned != (t->options->align_documents != 0)) /* the cursor would mean something else */
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "%s: the run has align_documents %d, the options say %d: resume with the run's own", path,
+                        aligned, t->options->align_documents);
     if (t->state.cursor.index >= t->order.windows)
         return psk_fail(PSK_ERROR_FORMAT, "%s/state.json: index is %" PRId64 ", an epoch has %" PRId64 " sequences",
                         path, t->state.cursor.index, t->order.windows);
@@ -185,6 +195,7 @@ static void tear_down(trainer *t) {
     json_decref(t->options_json);
     psk_step_release(&t->step);
     psk_arena_free(t->arena);
+    psk_long_documents_free(&t->long_documents);
     psk_dataset_close(&t->train);
     psk_dataset_close(&t->valid);
 }
