@@ -67,10 +67,11 @@ float *make_floats(const char *command, int64_t count, uint64_t seed);
 /* rms(got - want) / rms(want); infinity if anything is not finite, or all of `want` is 0. */
 double relative_error(const float *got, const float *want, int64_t n);
 
-/* Nothing is timed that is further than this from the reference: float32; bfloat16, whose weights of degree 4 carry
- * four times the rounding of a product (docs/numerics.md). */
+/* Nothing is timed that is further than this from the reference: float32; bfloat16, whose weights of degree p carry
+ * p times the rounding of a product. Seen: 9e-3 at degree 4, 1.2e-2 in the gradient of a whole step, 2.7e-2 at degree
+ * 16. */
 #define BENCH_TOLERANCE      1e-5
-#define BENCH_BF16_TOLERANCE 5e-2
+#define BENCH_BF16_TOLERANCE 3e-2
 bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error);
 
 #endif
