@@ -83,3 +83,61 @@ static psk_status run_transpose_heads(ops_run *run, const int64_t *s, int64_t va
 }
 
 OPS_TEST(transpose_heads, 1);
+
+/* B, H, n: chunks of the CPU device have 4096 numbers */
+#define GAIN_CASES                                                                                                     \
+    {0, 3, 4}, {2, 0, 4}, {2, 3, 0}, {1, 1, 1}, {3, 2, 5}, {1, 12, 32}, {2, 3, 4095}, {1, 5, 4096}, {3, 2, 4097}, {    \
+        2, 4, 16411                                                                                                    \
+    }
+
+static const int64_t cases_head_gain_forward[][OPS_MAX_SIZES] = {GAIN_CASES};
+
+/* variant 1: in place. exp has an error of its own, 1e-7 */
+static psk_status run_head_gain_forward(ops_run *run, const int64_t *s, int64_t variant) {
+    const int64_t B = s[0], H = s[1], n = s[2];
+    const float *gain = ops_new(run, "gain", OPS_INPUT, ops_flat(H));
+    float *x = ops_new(run, "x", variant == 1 ? OPS_INOUT : OPS_INPUT, ops_packed(B * H, n));
+    float *y = variant == 1 ? x : ops_new(run, "y", OPS_OUTPUT, ops_packed(B * H, n));
+    ops_rounding(run, y, 4, 0);
+    OPS_CALL(run, head_gain_forward, .B = B, .H = H, .n = n, .gain = gain, .x = x, .y = y);
+    return PSK_OK;
+}
+
+OPS_TEST(head_gain_forward, 2);
+
+static const int64_t cases_head_gain_backward[][OPS_MAX_SIZES] = {GAIN_CASES};
+
+/* variant 1: in place */
+static psk_status run_head_gain_backward(ops_run *run, const int64_t *s, int64_t variant) {
+    const int64_t B = s[0], H = s[1], n = s[2];
+    const float *gain = ops_new(run, "gain", OPS_INPUT, ops_flat(H));
+    float *y = ops_new(run, "y", variant == 1 ? OPS_INOUT : OPS_INPUT, ops_packed(B * H, n));
+    float *dy = ops_new(run, "dy", variant == 1 ? OPS_INOUT : OPS_INPUT, ops_packed(B * H, n));
+    float *x = variant == 1 ? y : ops_new(run, "x", OPS_OUTPUT, ops_packed(B * H, n));
+    float *dx = variant == 1 ? dy : ops_new(run, "dx", OPS_OUTPUT, ops_packed(B * H, n));
+    float *dgain = ops_new(run, "dgain", OPS_INOUT, ops_flat(H));
+    ops_rounding(run, x, 4, 0);
+    ops_rounding(run, dx, 4, 0);
+    ops_rounding(run, dgain, 2, 0); /* summed in float64 */
+    ops_scale(run, dgain, 1);       /* added to numbers of size 1, from which little may be left */
+    OPS_CALL(run, head_gain_backward, .B = B, .H = H, .n = n, .gain = gain, .y = y, .dy = dy, .x = x, .dx = dx,
+             .dgain = dgain);
+    return PSK_OK;
+}
+
+static const int64_t small_head_gain_backward[][OPS_MAX_SIZES] = {{1, 1, 1}, {2, 3, 5}};
+
+static psk_status gradient_head_gain_backward(ops_gradient *g, const int64_t *s) {
+    const int64_t B = s[0], H = s[1], n = s[2], all = B * H * n;
+    float *dx, *dgain;
+    const float *x = ops_variable_new(g, "x", all, 0, 1, &dx), *gain = ops_variable_new(g, "gain", H, 0, 1, &dgain);
+    float *y = ops_result(g, all), *again = ops_result(g, all);
+    PSK_RUN(g->device, head_gain_forward, .B = B, .H = H, .n = n, .gain = gain, .x = x, .y = y);
+    const float *dy = ops_observe(g, y, all);
+    PSK_RUN(g->device, head_gain_backward, .B = B, .H = H, .n = n, .gain = gain, .y = y, .dy = dy, .x = again, .dx = dx,
+            .dgain = dgain);
+    PSK_TEST_AT_MOST(psk_test_relative_rms(again, x, all), 2e-7); /* forward is undone */
+    return PSK_OK;
+}
+
+OPS_TEST_GRADIENT(head_gain_backward, 2);

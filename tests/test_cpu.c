@@ -184,6 +184,20 @@ static void run_transpose_heads(psk_device *device, tensors *t) {
     RUN_OP(transpose_heads, .B = 3, .P = 37, .Q = 11, .n = 67, .x = x, .y = y);
 }
 
+#define GAIN_ROW 9001
+
+static void run_head_gain_forward(psk_device *device, tensors *t) {
+    float *gain = tensor(t, 5), *x = tensor(t, 3 * 5 * GAIN_ROW);
+    RUN_OP(head_gain_forward, .B = 3, .H = 5, .n = GAIN_ROW, .gain = gain, .x = x, .y = x);
+}
+
+static void run_head_gain_backward(psk_device *device, tensors *t) {
+    float *gain = tensor(t, 5), *y = tensor(t, 3 * 5 * GAIN_ROW), *dy = tensor(t, 3 * 5 * GAIN_ROW),
+          *dgain = tensor(t, 5);
+    RUN_OP(head_gain_backward, .B = 3, .H = 5, .n = GAIN_ROW, .gain = gain, .y = y, .dy = dy, .x = y, .dx = dy,
+           .dgain = dgain);
+}
+
 #define TILES 5
 #define ROWS  67
 #define COLS  71

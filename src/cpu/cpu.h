@@ -71,6 +71,7 @@ psk_status psk_cpu_round_rows(psk_device *device, const psk_round_rows_args *a);
 psk_status psk_cpu_attention_step(psk_device *device, const psk_attention_step_args *a);
 psk_status psk_cpu_column_sum(psk_device *device, const psk_column_sum_args *a);
 psk_status psk_cpu_layernorm_backward(psk_device *device, const psk_layernorm_backward_args *a);
+psk_status psk_cpu_head_gain_backward(psk_device *device, const psk_head_gain_backward_args *a);
 psk_status psk_cpu_sum_squares(psk_device *device, const psk_sum_squares_args *a);
 psk_status psk_cpu_embedding_forward(psk_device *device, const psk_embedding_forward_args *a);
 psk_status psk_cpu_split_heads_forward(psk_device *device, const psk_split_heads_forward_args *a);

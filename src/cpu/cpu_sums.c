@@ -80,3 +80,27 @@ psk_status psk_cpu_sum_squares(psk_device *device, const psk_sum_squares_args *a
         *a->out += sums[part];
     return PSK_OK;
 }
+
+psk_status psk_cpu_head_gain_backward(psk_device *device, const psk_head_gain_backward_args *a) {
+    const psk_kernels *kernels = psk_cpu_state(device)->kernels;
+    const int64_t pieces = PSK_CHUNKS(a->n), parts = a->B * a->H * pieces;
+    if (parts == 0)
+        return PSK_OK;
+    void *scratch;
+    PSK_TRY(psk_cpu_scratch(device, parts * (int64_t)sizeof(double), &scratch));
+    double *const sums = scratch;
+    const int threads = psk_cpu_team(device, parts, 2 * (a->n < PSK_CHUNK ? a->n : PSK_CHUNK));
+#pragma omp parallel num_threads(threads)
+    {
+        const psk_cpu_range share = psk_cpu_share(parts);
+        kernels->head_gain_backward(a, sums, share.begin, share.end);
+    }
+    for (int64_t e = 0; e < a->H; e++) {
+        double sum = 0.0;
+        for (int64_t b = 0; b < a->B; b++)
+            for (int64_t piece = 0; piece < pieces; piece++)
+                sum += sums[(b * a->H + e) * pieces + piece];
+        a->dgain[e] += (float)(0.5 * sum);
+    }
+    return PSK_OK;
+}

@@ -86,6 +86,9 @@ typedef struct psk_kernels {
     void (*layernorm_backward)(const psk_layernorm_backward_args *a, float *dweight, float *dbias, int64_t begin,
                                int64_t end);
 
+    /* Chunks [begin, end) of the heads: x, dx, and sums[i] = <y, dy> of chunk i in float64. */
+    void (*head_gain_backward)(const psk_head_gain_backward_args *a, double *sums, int64_t begin, int64_t end);
+
     /* out[j] (=, +=) sum of x[i, j] over `rows` rows in their order, n columns. x: leading dimension ld */
     void (*sum_rows)(const float *x, int64_t rows, int64_t n, int64_t ld, psk_write write, float *out);
 

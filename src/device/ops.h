@@ -236,6 +236,23 @@ typedef struct psk_transpose_heads_args {
     float *y;
 } psk_transpose_heads_args;
 
+/* y = exp(gain_e / 2) x for head e of each sequence; in place allowed. Squares of inner products with x grow by
+ * exp(gain_e).   x, y: B x H x n (n: all numbers of a head); gain: H, |gain_e| < 170, so that its exponential has an
+ * inverse */
+typedef struct psk_head_gain_forward_args {
+    int64_t B, H, n;
+    const float *gain, *x;
+    float *y;
+} psk_head_gain_forward_args;
+
+/* From y of forward: dgain_e += <y, dy> / 2 over all sequences, x = exp(-gain_e / 2) y, dx = exp(gain_e / 2) dy.
+ * x may be y, dx may be dy. */
+typedef struct psk_head_gain_backward_args {
+    int64_t B, H, n;
+    const float *gain, *y, *dy;
+    float *x, *dx, *dgain;
+} psk_head_gain_backward_args;
+
 /* w = scale s^p where the mask lets it through, 0 elsewhere; in place (w may equal s). p >= 1.
  * s, w: batch x rows x cols, leading dimension ld, stride `stride`. Masked s may hold anything, NaN too. */
 typedef struct psk_power_weights_forward_args {

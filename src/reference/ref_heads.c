@@ -1,4 +1,4 @@
-/* From rows of tokens to heads and back, with the rotary embedding (Su et al. 2021). */
+/* From rows of tokens to heads and back, with the rotary embedding (Su et al. 2021); the gain of a head. */
 #include "reference/reference.h"
 
 #include <math.h>
@@ -82,5 +82,32 @@ psk_status psk_reference_transpose_heads(psk_device *device, const psk_transpose
         for (int64_t i = 0; i < P; i++)
             for (int64_t j = 0; j < Q; j++)
                 copy_row(n, args->x + ((b * P + i) * Q + j) * n, args->y + ((b * Q + j) * P + i) * n);
+    return PSK_OK;
+}
+
+psk_status psk_reference_head_gain_forward(psk_device *device, const psk_head_gain_forward_args *args) {
+    (void)device;
+    const int64_t B = args->B, H = args->H, n = args->n;
+    PSK_ASSERT(B >= 0 && H >= 0 && n >= 0);
+    for (int64_t i = 0; i < B * H * n; i++)
+        args->y[i] = (float)(exp((double)args->gain[i / n % H] / 2) * args->x[i]);
+    return PSK_OK;
+}
+
+psk_status psk_reference_head_gain_backward(psk_device *device, const psk_head_gain_backward_args *args) {
+    (void)device;
+    const int64_t B = args->B, H = args->H, n = args->n;
+    PSK_ASSERT(B >= 0 && H >= 0 && n >= 0);
+    for (int64_t e = 0; e < H; e++) {
+        const double factor = exp((double)args->gain[e] / 2);
+        double dgain = args->dgain[e];
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t i = (b * H + e) * n; i < (b * H + e + 1) * n; i++) {
+                dgain += (double)args->y[i] * args->dy[i] / 2;
+                args->x[i] = (float)(args->y[i] / factor);
+                args->dx[i] = (float)(args->dy[i] * factor);
+            }
+        args->dgain[e] = (float)dgain;
+    }
     return PSK_OK;
 }
