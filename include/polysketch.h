@@ -203,6 +203,7 @@ typedef struct psk_model_config {
     int64_t n_layer;     /* L */
     int64_t n_head;      /* H; h = D / H */
     int64_t n_kv_head;   /* Hkv; 0 means n_head */
+    int far_gain;        /* polysketch: sketched weights of head e times exp(g_e), g trained, 0 at first */
     psk_attention_config attention;
 } psk_model_config;
 

@@ -17,27 +17,33 @@
 static const char *const fixture_devices[] = {"reference", "cpu"};
 #define FIXTURE_DEVICES (sizeof fixture_devices / sizeof fixture_devices[0])
 
-/* Softmax, polynomial, performer, and polysketch with every sketch and every local part. */
+/* Softmax, polynomial, performer, and polysketch with every sketch and every local part; then with a gain for each
+ * head, every sketch and every local part once or more. */
 static const struct {
     psk_mechanism mechanism;
     psk_sketch sketch;
     psk_local local;
+    bool far_gain;
 } fixture_forms[] = {
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE},
-    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE},
-    {PSK_PERFORMER, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_NONE},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_WINDOW},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_NONE},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_WINDOW},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_NONE},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_BLOCK},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
+    {PSK_PERFORMER, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_NONE, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_WINDOW, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_NONE, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_WINDOW, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_NONE, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_BLOCK, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, true},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, true},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, true},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, true},
 };
 #define FIXTURE_FORMS (sizeof fixture_forms / sizeof fixture_forms[0])
 
@@ -53,18 +59,19 @@ static inline psk_model_config fixture_config(size_t form) {
     config.attention.mechanism = fixture_forms[form].mechanism;
     config.attention.sketch = fixture_forms[form].sketch;
     config.attention.local = fixture_forms[form].local;
+    config.far_gain = fixture_forms[form].far_gain;
     config.attention.sketch_size = 5;
     config.attention.block_size = 7;
     return config;
 }
 
-/* "polysketch learned window" */
+/* "polysketch learned window", "polysketch learned block gain" */
 static inline const char *fixture_name(size_t form) {
     static char name[64];
     const bool sketched = fixture_forms[form].mechanism == PSK_POLYSKETCH;
-    snprintf(name, sizeof name, "%s %s %s", psk_mechanism_name(fixture_forms[form].mechanism),
+    snprintf(name, sizeof name, "%s %s %s%s", psk_mechanism_name(fixture_forms[form].mechanism),
              sketched ? psk_sketch_name(fixture_forms[form].sketch) : "",
-             sketched ? psk_local_name(fixture_forms[form].local) : "");
+             sketched ? psk_local_name(fixture_forms[form].local) : "", fixture_forms[form].far_gain ? " gain" : "");
     return name;
 }
 

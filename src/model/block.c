@@ -202,6 +202,19 @@ static psk_status side_forward(const psk_block *b, psk_side side) {
     return PSK_OK;
 }
 
+/* The gain of each head on what the query's sketch sees. */
+static bool has_gain(const psk_block *b) {
+    return b->s.far_gain && !b->all_near;
+}
+
+/* a = exp(g_e / 2) s(q): far weights <a,b>^2 times exp(g_e), in every form of attention */
+static psk_status gain_forward(const psk_block *b) {
+    if (has_gain(b))
+        PSK_RUN(b->device, head_gain_forward, .B = b->B, .H = b->s.H, .n = b->N * b->s.r, .gain = b->weights.far_gain,
+                .x = b->act.q.s, .y = b->act.q.s);
+    return PSK_OK;
+}
+
 psk_status psk_block_projections(const psk_block *b, const float *x) {
     const psk_activations *act = &b->act;
     const int64_t T = rows_of(b);
@@ -213,6 +226,7 @@ psk_status psk_block_projections(const psk_block *b, const float *x) {
             .qkv = qkv_of(b), .positions = b->positions, .q = act->q.x, .k = act->k.x, .v = act->v,
             .kv_stride = b->N * b->s.h);
     PSK_TRY(side_forward(b, query_side(b)));
+    PSK_TRY(gain_forward(b));
     return side_forward(b, key_side(b));
 }
 
@@ -357,6 +371,14 @@ static psk_status side_backward(const psk_block *b, psk_side side, const psk_lay
     return b->s.qk_norm ? qk_norm_backward(b, side, grads, d.dx, d.dx, PSK_SET) : PSK_OK;
 }
 
+/* da -> ds(q) in its place, and dg; act.q.s is s(q) again */
+static psk_status gain_backward(const psk_block *b, float *ds_q, float *dgain) {
+    if (has_gain(b))
+        PSK_RUN(b->device, head_gain_backward, .B = b->B, .H = b->s.H, .n = b->N * b->s.r, .gain = b->weights.far_gain,
+                .y = b->act.q.s, .dy = ds_q, .x = b->act.q.s, .dx = ds_q, .dgain = dgain);
+    return PSK_OK;
+}
+
 /* d_o -> dq, dk, dv -> gradient of qkv's rows */
 static psk_status heads_backward(const psk_block *b, const psk_layer_pointers *grads) {
     const psk_block_gradients d = gradients_of(b);
@@ -369,6 +391,7 @@ static psk_status heads_backward(const psk_block *b, const psk_layer_pointers *g
     tensors.da = d.ds_q;
     tensors.db = d.ds_k;
     PSK_TRY(psk_attention_backward(b->attention, &tensors));
+    PSK_TRY(gain_backward(b, d.ds_q, grads->far_gain));
     PSK_TRY(side_backward(b, query_side(b), grads,
                           (psk_side_grads){d.dq, d.ds_q, grads->q_norm_weight, grads->q_norm_bias}));
     PSK_TRY(

@@ -14,7 +14,7 @@ typedef struct psk_heads {
     float *x;                               /* rope(q): B x H x N x h; rope(k): B x Hkv x N x h */
     float *norm, *norm_mean, *norm_rstd;    /* LN_qk(x), its statistics: B x H x N */
     float *local, *local_mean, *local_rstd; /* q'' or k'': LN_q(x), LN_k(x) */
-    float *s;                               /* sketch or features: B x H x N x r */
+    float *s;                               /* sketch, of q with the gain of its head, or features: B x H x N x r */
 } psk_heads;
 
 /* What forward leaves for backward. T = B N rows. */

@@ -34,6 +34,7 @@ psk_sizes psk_sizes_of(const psk_model_config *config) {
         .sketch = sketch,
         .learned = sketch && attention->sketch == PSK_SKETCH_LEARNED,
         .learned_linear = sketch && attention->sketch == PSK_SKETCH_LEARNED_LINEAR,
+        .far_gain = config->far_gain != 0,
         .performer = attention->mechanism == PSK_PERFORMER,
     };
     s.E = (s.H + 2 * s.Hkv) * s.h;
@@ -164,6 +165,10 @@ psk_status psk_model_config_check(const psk_model_config *config) {
         return psk_fail(PSK_ERROR_ARGUMENT, "attention direction is %d, a model's must be causal (%d)",
                         (int)config->attention.direction, (int)PSK_CAUSAL);
     PSK_TRY(psk_attention_config_check(&config->attention));
+    if (config->far_gain && config->attention.mechanism != PSK_POLYSKETCH)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "far_gain is true, but attention is %s: only polysketch has sketched weights",
+                        psk_mechanism_name(config->attention.mechanism));
     if (config->attention.mechanism == PSK_POLYSKETCH)
         PSK_TRY(psk_sketch_check(&config->attention, psk_config_head_size(config)));
     return PSK_OK;
@@ -211,6 +216,8 @@ static float real_value(const psk_model_config *config, size_t i) {
     return *(const float *)(const void *)((const char *)config + psk_config_reals[i].offset);
 }
 
+#define PSK_FAR_GAIN_KEY "far_gain"
+
 static bool is_known_key(const char *key) {
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++)
         if (strcmp(key, psk_config_integers[i].key) == 0)
@@ -224,7 +231,7 @@ static bool is_known_key(const char *key) {
     for (size_t i = 0; i < sizeof psk_foreign_keys / sizeof psk_foreign_keys[0]; i++)
         if (strcmp(key, psk_foreign_keys[i]) == 0)
             return true;
-    return false;
+    return strcmp(key, PSK_FAR_GAIN_KEY) == 0;
 }
 
 static psk_status check_keys(const json_t *object, const char *where) {
@@ -294,6 +301,9 @@ psk_status psk_config_from_json(const json_t *object, const char *where, psk_mod
         PSK_TRY(psk_json_double(object, where, psk_config_reals[i].key, 0, (double)FLT_MAX, &value));
         *real_field(&c, i) = (float)value;
     }
+    bool far_gain = false;
+    PSK_TRY(psk_json_bool(object, where, PSK_FAR_GAIN_KEY, &far_gain));
+    c.far_gain = far_gain;
     if (psk_model_config_check(&c) != PSK_OK)
         return psk_fail_within(PSK_ERROR_FORMAT, "%s", where);
     *config = c;
@@ -313,7 +323,7 @@ static psk_status fill_json(const psk_model_config *config, json_t *object) {
     }
     for (size_t i = 0; i < PSK_REAL_COUNT; i++)
         PSK_TRY(psk_json_set(object, psk_config_reals[i].key, json_real((double)real_value(config, i))));
-    return PSK_OK;
+    return psk_json_set(object, PSK_FAR_GAIN_KEY, json_boolean(config->far_gain));
 }
 
 psk_status psk_config_to_json(const psk_model_config *config, json_t **object) {

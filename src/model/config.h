@@ -20,13 +20,15 @@ typedef struct psk_sizes {
     bool sketch;         /* polysketch */
     bool learned;        /* ... by the network */
     bool learned_linear; /* ... by two matrices */
+    bool far_gain;       /* a gain of the sketched weights for each head */
     bool performer;
 } psk_sizes;
 
 psk_sizes psk_sizes_of(const psk_model_config *config);
 
 /* The object of a config.json -> a checked config; `where` names the source in messages. Keys that the mechanism uses
- * must be there; denominator_bias (1), far_scale (psk_default_far_scale) and n_kv_head (n_head) have defaults. */
+ * must be there; denominator_bias (1), far_scale (psk_default_far_scale), far_gain (false) and n_kv_head (n_head) have
+ * defaults. */
 psk_status psk_config_from_json(const json_t *object, const char *where, psk_model_config *config);
 
 /* *object is released by json_decref. All keys are written, so reading gives the same config. */

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 typedef enum psk_param_kind {
-    PSK_PARAM_VECTOR,   /* LayerNorms, biases: trained */
+    PSK_PARAM_VECTOR,   /* LayerNorms, biases, gains: trained */
     PSK_PARAM_MATRIX,   /* trained, decayed */
     PSK_PARAM_FEATURES, /* performer's projection: saved, never changed */
     PSK_PARAM_RANDOM    /* a matrix of a random sketch: saved, never changed */
