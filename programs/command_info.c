@@ -58,13 +58,27 @@ static void print_config(const psk_model_config *config) {
            (long long)config->n_positions);
     printf("attention    %s", attention_label(label, attention));
     if (attention->mechanism == PSK_POLYSKETCH)
-        printf("; degree %lld, sketches of %lld, blocks of %lld, far scale %g", (long long)attention->degree,
-               (long long)attention->sketch_size, (long long)attention->block_size, (double)attention->far_scale);
+        printf("; degree %lld, sketches of %lld, blocks of %lld, far scale %g%s", (long long)attention->degree,
+               (long long)attention->sketch_size, (long long)attention->block_size, (double)attention->far_scale,
+               config->far_gain ? " times a gain for each head" : "");
     else if (attention->mechanism == PSK_POLYNOMIAL)
         printf(", degree %lld", (long long)attention->degree);
     else if (attention->mechanism == PSK_PERFORMER)
         printf(", %lld features", (long long)attention->sketch_size);
     putchar('\n');
+}
+
+/* The range of exp(g) over heads and layers. */
+static void print_gains(const psk_model *model) {
+    psk_model_tensor tensor;
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t i = 0; psk_model_tensor_at(model, i, &tensor); i++)
+        for (int64_t e = 0; strstr(tensor.name, ".far_gain") && e < tensor.shape[0]; e++) {
+            low = fmin(low, (double)tensor.data[e]);
+            high = fmax(high, (double)tensor.data[e]);
+        }
+    if (low <= high)
+        printf("far gains    %.3g ... %.3g\n", exp(low), exp(high));
 }
 
 typedef struct parameter_group {
@@ -160,6 +174,7 @@ static exit_code print_model(const char *folder, const info_settings *settings) 
     if (status == PSK_OK) {
         printf("model        %s\n", folder);
         print_config(psk_model_get_config(model));
+        print_gains(model);
         print_groups(model);
         status = print_state(model);
     }

@@ -28,7 +28,8 @@ const name_list *local_names(void) {
 }
 
 model_options model_options_none(void) {
-    return (model_options){.attention = -1, .sketch = -1, .local = -1, .far_scale = NAN, .denominator_bias = NAN};
+    return (model_options){
+        .attention = -1, .sketch = -1, .local = -1, .far_gain = -1, .far_scale = NAN, .denominator_bias = NAN};
 }
 
 option_group model_option_group(model_options *model, command_option table[MODEL_OPTION_CAPACITY]) {
@@ -60,6 +61,8 @@ option_group model_option_group(model_options *model, command_option table[MODEL
          .high = 1 << 24, .fallback = preset},
         {"far-scale", OPTION_REAL, NULL, "factor on sketched weights", &model->far_scale, .low = 0, .high = 1e6,
          .fallback = "what suits the sketch"},
+        {"far-gain", OPTION_FLAG, NULL, "polysketch: each head learns how loud its sketched weights are",
+         .target = &model->far_gain},
         {"denominator-bias", OPTION_REAL, NULL, "added to the sum of weights", &model->denominator_bias, .low = 0,
          .high = 1e6, .fallback = preset},
     };
@@ -90,6 +93,8 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
         attention->sketch = (psk_sketch)model->sketch;
     if (model->local >= 0)
         attention->local = (psk_local)model->local;
+    if (model->far_gain >= 0)
+        config->far_gain = model->far_gain;
     if (!isnan(model->denominator_bias))
         attention->denominator_bias = (float)model->denominator_bias;
     if (!isnan(model->far_scale))

@@ -4,11 +4,11 @@
 
 #include "options.h"
 
-/* What the user said of the model; sizes 0, choices -1 and numbers NaN where nothing was said. */
+/* What the user said of the model; sizes 0, choices and flags -1 and numbers NaN where nothing was said. */
 typedef struct model_options {
     const char *preset;
     int64_t layers, heads, kv_heads, width, degree, sketch_size, block_size;
-    int attention, sketch, local;
+    int attention, sketch, local, far_gain;
     double far_scale, denominator_bias;
 } model_options;
 

@@ -394,7 +394,7 @@ static const char *option_default(const command_option *option, char text[512]) 
     case OPTION_TEXT:
         return *(const char *const *)option->target ? *(const char *const *)option->target : "";
     case OPTION_FLAG:
-        return *(const int *)option->target ? "on" : "";
+        return *(const int *)option->target > 0 ? "on" : "";
     case OPTION_CHOICE:
         return option->names[*(const int *)option->target];
     case OPTION_LENGTHS:
@@ -409,7 +409,7 @@ static const char *option_default(const command_option *option, char text[512]) 
 
 static void print_option(const command_option *option) {
     char left[64], text[512];
-    const bool on = option->type == OPTION_FLAG && *(const int *)option->target;
+    const bool on = option->type == OPTION_FLAG && *(const int *)option->target > 0;
     snprintf(left, sizeof left, "--%s%s %s", on ? "no-" : "", option->name, option_unit(option));
     printf("  %-26s %s", left, option->help);
     for (int i = 0; option->names && option->names[i]; i++)

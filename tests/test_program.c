@@ -56,6 +56,8 @@ static const char *const wrong_usage[][2] = {
     {"train --seed -1", "polysketch train: --seed: '-1' is not a whole number from 0 to 2^64 - 1"},
     {"train --preset huge --dry-run",
      "polysketch train: preset \"huge\" does not exist; there are: tiny mini small gpt2-small gpt2-medium gpt2-large"},
+    {"train --attention softmax --far-gain --dry-run",
+     "polysketch train: far_gain is true, but attention is softmax: only polysketch has sketched weights"},
     {"prepare --output x", "polysketch prepare: INPUT (text files or folders) is missing"},
     {"prepare novel.txt", "polysketch prepare: --output DIR is missing"},
     {"prepare a --output x --valid 1", "polysketch prepare: --valid: 1 is outside 0 ... 0.99"},
@@ -448,6 +450,23 @@ static void test_precision(void **state) {
     EXPECT_IN("matmul.json", "\"dtype\":\"bfloat16\"");
 }
 
+/* A gain for each head: trained, shown, resumed without being named, and refused where the run says otherwise. */
+static void test_far_gain(void **state) {
+    (void)state;
+    write_story("gains.txt");
+    expect_run("prepare gains.txt --output gains-data --valid 0.2", 0);
+    expect_run("train --data gains-data --output gains --steps 5 --far-gain --learning-rate 1e-2 " SMALL_MODEL, 0);
+    expect_run("info gains", 0);
+    EXPECT_IN("out", "times a gain for each head", "far gains ", "attn.far_gain");
+    char *const facts = read_text("out");
+    assert_null(strstr(facts, "far gains    1 ... 1\n")); /* as at the start */
+    psk_free(facts);
+    expect_run("train --output gains --resume --steps 7", 0);
+    EXPECT_IN("err", "resumed from");
+    expect_run("train --output gains --resume --steps 9 --no-far-gain", 2);
+    EXPECT_IN("err", "far_gain is true there and false in the model");
+}
+
 static int set_up(void **state) {
     (void)state;
     folder = psk_test_folder();
@@ -466,6 +485,7 @@ int main(void) {
         cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_best),
         cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
         cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),   cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_far_gain),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
