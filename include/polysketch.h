@@ -108,18 +108,23 @@ typedef enum psk_direction { PSK_CAUSAL, PSK_BIDIRECTIONAL } psk_direction;
  *   polysketch   w_ij = far_scale <a_i,b_j>^2, a and b the sketches of q and k (paper, sections 2.2-2.3); with a local
  *                part <q_i,k_j>^p for the keys of the query's own block of b tokens (block; paper, section 3.2) or of
  *                its own block and the one before (window)
- *   performer    w_ij = <f(q_i), f(k_j)>, FAVOR+ positive features, beta = 0 */
+ *   performer    w_ij = <f(q_i), f(k_j)>, FAVOR+ positive features, beta = 0
+ * Softmax and polynomial with local_only: j runs over the keys of the local part alone, for the others w_ij = 0. Blocks
+ * are counted from the first key of a document; a window is of b + 1 to 2 b keys, b or fewer in the first block. Time
+ * is linear in N, and a sequence that is continued needs the tail alone. */
 /* clang-format on */
 typedef struct psk_attention_config {
     psk_mechanism mechanism;
     psk_sketch sketch;   /* polysketch: how a and b come from q and k (used by models; attention alone takes a and b) */
-    psk_local local;     /* polysketch */
+    psk_local local;     /* polysketch; softmax and polynomial with local_only */
     int64_t degree;      /* p, even, >= 2: polynomial, polysketch's local part; random sketch: a power of two >= 4 */
     int64_t sketch_size; /* r: polysketch; number m of random features: performer */
     int64_t block_size;  /* b: the local part, or the chunk where there is none */
     float denominator_bias; /* beta of polynomial and polysketch */
     float far_scale;        /* factor on all sketched weights */
     psk_direction direction;
+    int local_only; /* softmax, polynomial: 1: only the keys of `local` (block or window) are seen; 0: all, whatever
+                       `local` says */
 } psk_attention_config;
 
 /* softmax | polynomial | polysketch | performer and so on, as in config.json; NULL for a value that is none. Literals.
@@ -128,7 +133,7 @@ PSK_API const char *psk_mechanism_name(psk_mechanism mechanism);
 PSK_API const char *psk_sketch_name(psk_sketch sketch);
 PSK_API const char *psk_local_name(psk_local local);
 
-/* polysketch, learned_linear, window, degree 4, r 32, b 256, beta 1, far_scale 1, causal. */
+/* polysketch, learned_linear, window, degree 4, r 32, b 256, beta 1, far_scale 1, causal, local_only 0. */
 PSK_API psk_attention_config psk_attention_config_default(void);
 
 /* Sizes of one attention call. Queries are the last Nq of the Nk keys when causal: Nk > Nq means that the first Nk - Nq
@@ -169,8 +174,8 @@ typedef struct psk_attention_tensors {
  * of a packed pair i < j is that of the one stored number. */
 
 /* How many of Nk keys are not in state1 but must be given again, as the first keys of the next call (with their k, v
- * and b): softmax, polynomial: Nk; performer and no local part: 0; block: Nk mod b; window: Nk if Nk < b, else b + Nk
- * mod b. */
+ * and b): softmax, polynomial: Nk, unless local_only; performer and no local part: 0; block: Nk mod b; window: Nk if
+ * Nk < b, else b + Nk mod b. With local_only there is no state, and the other keys are not needed any more. */
 PSK_API int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk);
 
 /* Whether any weight of Nk keys without a state before them depends on a and b. 0 for softmax and polynomial, and for

@@ -211,7 +211,7 @@ typedef struct attention_variant {
 } attention_variant;
 
 static bool is_quadratic(const psk_attention_config *config) {
-    return config->mechanism == PSK_SOFTMAX || config->mechanism == PSK_POLYNOMIAL;
+    return sees_pairs(config) && !config->local_only;
 }
 
 /* Seconds that a call at N will take, from the last one measured; 0 if there was none. */
@@ -232,7 +232,7 @@ static bool report(bench_run *run, attention_variant *variant, int pass, const a
         .bench = "attention",
         .mechanism = psk_mechanism_name(config->mechanism),
         .sketch = sketched ? psk_sketch_name(config->sketch) : NULL,
-        .local = sketched ? psk_local_name(config->local) : NULL,
+        .local = attention_local(config),
         .pass = passes[pass],
         .n = shape->Nk,
         .batch = shape->B,
@@ -403,8 +403,10 @@ exit_code bench_attention(int argc, char **argv) {
         .summary =
             "Time of causal attention against context length, sketches included, after outputs and gradients of\n"
             "the same configuration have been found equal to those of the device \"reference\".",
-        .examples = "  polysketch bench attention --mechanisms softmax,polysketch --plot time-per-token.png\n"
-                    "  polysketch bench attention --mechanisms polysketch --sketches all --locals all --lengths 4k",
+        .examples =
+            "  polysketch bench attention --mechanisms softmax,polysketch --plot time-per-token.png\n"
+            "  polysketch bench attention --mechanisms polysketch --sketches all --locals all --lengths 4k\n"
+            "  polysketch bench attention --mechanisms softmax,polysketch --local-only none,window --lengths 4k,16k",
         .groups = groups,
         .group_count = sizeof groups / sizeof groups[0],
     };

@@ -161,14 +161,14 @@ static bench_figure figure_of(const psk_model_config *config, const char *pass, 
         .bench = "decode",
         .mechanism = psk_mechanism_name(attention->mechanism),
         .sketch = sketched ? psk_sketch_name(attention->sketch) : NULL,
-        .local = sketched ? psk_local_name(attention->local) : NULL,
+        .local = attention_local(attention),
         .pass = pass,
         .n = n,
         .batch = batch,
         .heads = config->n_head,
         .head_size = config->n_embd / config->n_head,
         .sketch_size = sketched || attention->mechanism == PSK_PERFORMER ? attention->sketch_size : 0,
-        .block_size = sketched ? attention->block_size : 0,
+        .block_size = attention_local(attention) ? attention->block_size : 0,
     };
 }
 

@@ -65,6 +65,8 @@ static void print_config(const psk_model_config *config) {
         printf(", degree %lld", (long long)attention->degree);
     else if (attention->mechanism == PSK_PERFORMER)
         printf(", %lld features", (long long)attention->sketch_size);
+    if (attention->local_only)
+        printf("; blocks of %lld, no key beyond them is seen", (long long)attention->block_size);
     putchar('\n');
 }
 
@@ -129,12 +131,11 @@ static void print_groups(const psk_model *model) {
                groups[g].trained ? "" : ", random, not trained");
 }
 
-/* What a sequence that is being written keeps: constant for the linear mechanisms, keys and values for the others. */
+/* What a sequence that is being written keeps: constant where time is linear, keys and values otherwise. */
 static psk_status print_state(psk_model *model) {
     const psk_model_config *const config = psk_model_get_config(model);
-    const psk_mechanism mechanism = config->attention.mechanism;
     char text[FORMAT_CAPACITY], whole[FORMAT_CAPACITY];
-    if (mechanism == PSK_SOFTMAX || mechanism == PSK_POLYNOMIAL) {
+    if (sees_pairs(&config->attention) && !config->attention.local_only) {
         const int64_t kv = config->n_kv_head ? config->n_kv_head : config->n_head;
         const int64_t bytes = 2 * config->n_layer * kv * (config->n_embd / config->n_head) * (int64_t)sizeof(float);
         printf("state        %s a token, %s at %lld tokens\n", format_bytes(text, bytes),

@@ -84,17 +84,16 @@ static bool write_record(const task_settings *settings, const task_form *form, c
         "{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:o, "
         "s:o, s:o, s:s}",
         "task", psk_task_name(settings->task.kind), "mechanism", psk_mechanism_name(attention->mechanism), "sketch",
-        sketched ? psk_sketch_name(attention->sketch) : NULL, "local",
-        sketched ? psk_local_name(attention->local) : NULL, "degree", (json_int_t)attention->degree, "sketch_size",
-        (json_int_t)attention->sketch_size, "block_size", (json_int_t)attention->block_size, "layers",
-        (json_int_t)settings->model.n_layer, "heads", (json_int_t)settings->model.n_head, "width",
-        (json_int_t)settings->model.n_embd, "parameters", (json_int_t)psk_model_parameter_count(model), "vocab_size",
-        (json_int_t)settings->task.vocab_size, "copies", (json_int_t)settings->task.copies, "train_n",
-        (json_int_t)settings->run.context, "step", (json_int_t)form->trained.step, "loss",
-        json_number(form->trained.loss), "seconds", json_number(form->trained.seconds), "seed",
-        (json_int_t)settings->run.seed, "n", (json_int_t)N, "examples", (json_int_t)result->examples, "accuracy",
-        json_number(result->accuracy), "accuracy_all", json_number(result->accuracy_all), "stderr",
-        json_number(result->stderr_all), "version", psk_version());
+        sketched ? psk_sketch_name(attention->sketch) : NULL, "local", attention_local(attention), "degree",
+        (json_int_t)attention->degree, "sketch_size", (json_int_t)attention->sketch_size, "block_size",
+        (json_int_t)attention->block_size, "layers", (json_int_t)settings->model.n_layer, "heads",
+        (json_int_t)settings->model.n_head, "width", (json_int_t)settings->model.n_embd, "parameters",
+        (json_int_t)psk_model_parameter_count(model), "vocab_size", (json_int_t)settings->task.vocab_size, "copies",
+        (json_int_t)settings->task.copies, "train_n", (json_int_t)settings->run.context, "step",
+        (json_int_t)form->trained.step, "loss", json_number(form->trained.loss), "seconds",
+        json_number(form->trained.seconds), "seed", (json_int_t)settings->run.seed, "n", (json_int_t)N, "examples",
+        (json_int_t)result->examples, "accuracy", json_number(result->accuracy), "accuracy_all",
+        json_number(result->accuracy_all), "stderr", json_number(result->stderr_all), "version", psk_version());
     return record_append("task", settings->json, record);
 }
 
@@ -178,13 +177,16 @@ static bool draw(const task_settings *settings, task_form *forms, size_t count) 
 /* ----------------------------------------------------------------------------------------------------------- running
  */
 
-/* OUTPUT/<mechanism>[-<sketch>-<local>] */
+/* OUTPUT/<mechanism>[-<sketch>][-<local>] */
 static psk_status save_form(const task_settings *settings, const task_form *form, const psk_model *model) {
     char path[PATH_CAPACITY], name[ATTENTION_LABEL_CAPACITY * 2];
     const psk_attention_config *const attention = &form->attention;
     if (attention->mechanism == PSK_POLYSKETCH)
         snprintf(name, sizeof name, "%s-%s-%s", psk_mechanism_name(attention->mechanism),
                  psk_sketch_name(attention->sketch), psk_local_name(attention->local));
+    else if (attention->local_only)
+        snprintf(name, sizeof name, "%s-%s", psk_mechanism_name(attention->mechanism),
+                 psk_local_name(attention->local));
     else
         snprintf(name, sizeof name, "%s", psk_mechanism_name(attention->mechanism));
     return psk_model_save(model, path_join(path, settings->output, name) ? path : settings->output);

@@ -71,14 +71,14 @@ attention_flops flops_of_attention(const psk_attention_config *config, const psk
     const double n = (double)shape->Nk, h = (double)shape->h, d = (double)shape->d, b = (double)config->block_size;
     const double r = (double)config->sketch_size, heads = (double)(shape->B * shape->H);
     const bool sketched = config->mechanism == PSK_POLYSKETCH;
+    const int lag = (sketched || config->local_only) && config->local == PSK_LOCAL_WINDOW;
+    const double exact = config->local_only ? near_pairs(n, b, lag) : near_pairs(n, n, 0); /* all pairs there are */
     attention_flops one = {0, 0};
     if (config->mechanism == PSK_SOFTMAX) { /* scores and PV; backward: scores again, dP, dV, dQ, dK */
-        const double pairs = near_pairs(n, n, 0);
-        one = (attention_flops){pairs * (2 * h + 2 * d), pairs * (6 * h + 4 * d)};
+        one = (attention_flops){exact * (2 * h + 2 * d), exact * (6 * h + 4 * d)};
     } else if (config->mechanism == PSK_POLYNOMIAL) {
-        one = pair_flops(near_pairs(n, n, 0), h, d);
+        one = pair_flops(exact, h, d);
     } else {
-        const int lag = sketched && config->local == PSK_LOCAL_WINDOW;
         const double m = sketched ? r * (r + 1) / 2 : r; /* the symmetric product, packed */
         const double w = sketched && config->local != PSK_LOCAL_NONE ? h : r;
         one = pair_flops(near_pairs(n, b, lag), w, d);

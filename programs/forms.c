@@ -6,6 +6,7 @@ form_options form_options_default(void) {
         .mechanisms = {.values = {PSK_SOFTMAX, PSK_POLYNOMIAL, PSK_POLYSKETCH, PSK_PERFORMER}, .count = 4},
         .sketches = {.values = {(int64_t)usual.sketch}, .count = 1},
         .locals = {.values = {(int64_t)usual.local}, .count = 1},
+        .local_only = {.values = {PSK_LOCAL_NONE}, .count = 1},
     };
 }
 
@@ -28,6 +29,12 @@ option_group form_option_group(form_options *forms, command_option table[FORM_OP
                                 "of polysketch; 'all' for every one",
                                 .target = &forms->locals,
                                 .names = local_names()->names};
+    table[3] = (command_option){"local-only",
+                                OPTION_CHOICES,
+                                NULL,
+                                "of softmax and polynomial: the only keys that are seen, none for all keys",
+                                .target = &forms->local_only,
+                                .names = local_names()->names};
     return (option_group){"Forms of attention", table, FORM_OPTION_COUNT};
 }
 
@@ -35,14 +42,17 @@ size_t list_forms(const form_options *forms, const psk_attention_config *usual, 
     size_t count = 0;
     for (int i = 0; i < forms->mechanisms.count; i++) {
         const psk_mechanism mechanism = (psk_mechanism)forms->mechanisms.values[i];
-        const bool sketched = mechanism == PSK_POLYSKETCH;
+        const psk_attention_config of = {.mechanism = mechanism};
+        const bool sketched = mechanism == PSK_POLYSKETCH, pairs = sees_pairs(&of);
+        const option_list *const locals = pairs ? &forms->local_only : &forms->locals;
         for (int s = 0; s < (sketched ? forms->sketches.count : 1); s++)
-            for (int l = 0; l < (sketched ? forms->locals.count : 1) && count < MOST_FORMS; l++) {
+            for (int l = 0; l < (sketched || pairs ? locals->count : 1) && count < MOST_FORMS; l++) {
                 psk_attention_config *const config = &list[count++];
                 *config = *usual;
                 config->mechanism = mechanism;
                 config->sketch = (psk_sketch)forms->sketches.values[s];
-                config->local = (psk_local)forms->locals.values[l];
+                config->local = (psk_local)locals->values[l];
+                config->local_only = pairs && config->local != PSK_LOCAL_NONE;
                 config->far_scale = psk_default_far_scale(config);
             }
     }

@@ -51,8 +51,9 @@ option_group model_option_group(model_options *model, command_option table[MODEL
          .fallback = preset},
         {"sketch", OPTION_CHOICE, NULL, "polysketch: how q and k are sketched", &model->sketch,
          .names = sketch_names()->names, .fallback = preset},
-        {"local", OPTION_CHOICE, NULL, "polysketch: keys that are seen exactly", &model->local,
-         .names = local_names()->names, .fallback = preset},
+        {"local", OPTION_CHOICE, NULL,
+         "polysketch: keys that are seen exactly; softmax, polynomial: the only keys that are seen", &model->local,
+         .names = local_names()->names, .fallback = "the preset's; none for softmax, polynomial"},
         {"degree", OPTION_COUNT, "N", "degree of the polynomial, even", &model->degree, .low = 2, .high = 64,
          .fallback = preset},
         {"sketch-size", OPTION_COUNT, "N", "numbers in a sketch; features of performer", &model->sketch_size, .low = 1,
@@ -70,6 +71,10 @@ option_group model_option_group(model_options *model, command_option table[MODEL
     for (size_t i = 0; i < count; i++)
         table[i] = options[i];
     return (option_group){"Model", table, count};
+}
+
+bool sees_pairs(const psk_attention_config *attention) {
+    return attention->mechanism == PSK_SOFTMAX || attention->mechanism == PSK_POLYNOMIAL;
 }
 
 static void override(int64_t *field, int64_t value) {
@@ -93,6 +98,8 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
         attention->sketch = (psk_sketch)model->sketch;
     if (model->local >= 0)
         attention->local = (psk_local)model->local;
+    if (model->local >= 0 || !sees_pairs(attention))
+        attention->local_only = sees_pairs(attention) && attention->local != PSK_LOCAL_NONE;
     if (model->far_gain >= 0)
         config->far_gain = model->far_gain;
     if (!isnan(model->denominator_bias))
@@ -116,9 +123,16 @@ const char *attention_label(char *text, const psk_attention_config *attention) {
     if (attention->mechanism == PSK_POLYSKETCH)
         snprintf(text, ATTENTION_LABEL_CAPACITY, "%s, %s, %s", mechanism, psk_sketch_name(attention->sketch),
                  attention->local == PSK_LOCAL_NONE ? "no local part" : psk_local_name(attention->local));
+    else if (attention->local_only)
+        snprintf(text, ATTENTION_LABEL_CAPACITY, "%s, %s", mechanism, psk_local_name(attention->local));
     else
         snprintf(text, ATTENTION_LABEL_CAPACITY, "%s", mechanism);
     return text;
+}
+
+const char *attention_local(const psk_attention_config *attention) {
+    const bool chosen = attention->mechanism == PSK_POLYSKETCH || attention->local_only;
+    return chosen ? psk_local_name(attention->local) : NULL;
 }
 
 static const char *const device_names[] = {"auto", "cpu", "reference", NULL};

@@ -18,7 +18,8 @@ model_options model_options_none(void);
 #define MODEL_OPTION_CAPACITY 16
 option_group model_option_group(model_options *model, command_option table[MODEL_OPTION_CAPACITY]);
 
-/* Changes what the user named; far_scale follows the rest unless it was named. */
+/* Changes what the user named; far_scale follows the rest unless it was named. Softmax and polynomial see all keys
+ * until a local part is named. */
 void model_options_apply(const model_options *model, psk_model_config *config);
 
 /* The preset (DEFAULT_PRESET if none was named) with the changes, checked. */
@@ -33,9 +34,15 @@ const name_list *mechanism_names(void);
 const name_list *sketch_names(void);
 const name_list *local_names(void);
 
-/* "polysketch, learned_linear, window": the mechanism with what belongs to it. */
+/* "polysketch, learned_linear, window", "softmax, window": the mechanism with what belongs to it. */
 #define ATTENTION_LABEL_CAPACITY 64
 const char *attention_label(char *text, const psk_attention_config *attention);
+
+/* The name of the local part, NULL where the mechanism has none or sees all keys. */
+const char *attention_local(const psk_attention_config *attention);
+
+/* Softmax and polynomial: every pair of a query and a key has a weight of its own. */
+bool sees_pairs(const psk_attention_config *attention);
 
 typedef struct device_options {
     int device; /* index into the names: auto, cpu, reference */

@@ -26,7 +26,8 @@ static const struct {
 } forms[] = {{PSK_SOFTMAX, PSK_LOCAL_NONE},
              {PSK_POLYSKETCH, PSK_LOCAL_NONE},
              {PSK_POLYSKETCH, PSK_LOCAL_BLOCK},
-             {PSK_POLYSKETCH, PSK_LOCAL_WINDOW}};
+             {PSK_POLYSKETCH, PSK_LOCAL_WINDOW},
+             {PSK_SOFTMAX, PSK_LOCAL_WINDOW}};
 #define FORMS (sizeof forms / sizeof *forms)
 
 typedef struct subject {
@@ -46,6 +47,7 @@ static void make_subject(psk_device *device, size_t form, subject *s) {
     psk_session *session;
     config.attention.mechanism = forms[form].mechanism;
     config.attention.local = forms[form].local;
+    config.attention.local_only = forms[form].mechanism == PSK_SOFTMAX && forms[form].local != PSK_LOCAL_NONE;
     config.attention.sketch_size = 3;
     config.attention.block_size = 4;
     must(psk_model_create(device, &config, 1, &s->model));

@@ -17,8 +17,8 @@
 static const char *const fixture_devices[] = {"reference", "cpu"};
 #define FIXTURE_DEVICES (sizeof fixture_devices / sizeof fixture_devices[0])
 
-/* Softmax, polynomial, performer, and polysketch with every sketch and every local part; then with a gain for each
- * head, every sketch and every local part once or more. */
+/* Softmax, polynomial and performer, the first two also with the keys of a local part alone, and polysketch with every
+ * sketch and every local part; then with a gain for each head, every sketch and every local part once or more. */
 static const struct {
     psk_mechanism mechanism;
     psk_sketch sketch;
@@ -28,6 +28,10 @@ static const struct {
     {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
     {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
     {PSK_PERFORMER, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
     {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
     {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
     {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
@@ -59,6 +63,7 @@ static inline psk_model_config fixture_config(size_t form) {
     config.attention.mechanism = fixture_forms[form].mechanism;
     config.attention.sketch = fixture_forms[form].sketch;
     config.attention.local = fixture_forms[form].local;
+    config.attention.local_only = !psk_attention_uses_ab(&config.attention) && config.attention.local != PSK_LOCAL_NONE;
     config.far_gain = fixture_forms[form].far_gain;
     config.attention.sketch_size = 5;
     config.attention.block_size = 7;
@@ -71,7 +76,8 @@ static inline const char *fixture_name(size_t form) {
     const bool sketched = fixture_forms[form].mechanism == PSK_POLYSKETCH;
     snprintf(name, sizeof name, "%s %s %s%s", psk_mechanism_name(fixture_forms[form].mechanism),
              sketched ? psk_sketch_name(fixture_forms[form].sketch) : "",
-             sketched ? psk_local_name(fixture_forms[form].local) : "", fixture_forms[form].far_gain ? " gain" : "");
+             fixture_forms[form].mechanism != PSK_PERFORMER ? psk_local_name(fixture_forms[form].local) : "",
+             fixture_forms[form].far_gain ? " gain" : "");
     return name;
 }
 

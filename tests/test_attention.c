@@ -169,6 +169,15 @@ static void describe(const char *device_name, const attention_case *c) {
                   (int)s->d, (int)s->r, (unsigned)c->seed);
 }
 
+/* Every query sees one key, itself. */
+static bool sees_one_key(const attention_case *c) {
+    const int64_t first = c->shape.Nk - c->shape.Nq, b = c->config.block_size;
+    if (c->shape.Nk == 1)
+        return !c->states;
+    return c->config.local_only && c->config.local == PSK_LOCAL_BLOCK &&
+           (b == 1 || (c->shape.Nq == 1 && first % b == 0));
+}
+
 /* Where beta is 0 the output of one key is its value whatever the weight, and one feature of a query cancels: such
  * gradients are 0, and what rounding leaves of them is compared with 1, the size of all inputs. */
 static bool gradient_vanishes(const attention_case *c, const char *name) {
@@ -177,7 +186,7 @@ static bool gradient_vanishes(const attention_case *c, const char *name) {
     if (c->config.mechanism == PSK_PERFORMER && c->shape.r == 1 && of_query)
         return true;
     const bool unbiased = c->config.mechanism == PSK_SOFTMAX || c->config.mechanism == PSK_PERFORMER;
-    return (of_query || of_key) && unbiased && c->shape.Nk == 1 && !c->states;
+    return (of_query || of_key) && unbiased && sees_one_key(c);
 }
 
 static double error_of(const attention_case *c, const char *name, const float *got, const double *want, int64_t n) {
@@ -223,7 +232,7 @@ static void check_case(const char *device_name, const attention_case *c) {
     free_tensors(&t);
 }
 
-/* Everything that attention can be. */
+/* Everything that attention can be. Softmax and polynomial with a local part: nothing else is seen. */
 typedef struct variant {
     psk_mechanism mechanism;
     psk_local local;
@@ -236,6 +245,8 @@ static const variant variants[] = {
     {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
     {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, PSK_CAUSAL}, {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, PSK_CAUSAL},
     {PSK_PERFORMER, PSK_LOCAL_NONE, PSK_CAUSAL},   {PSK_PERFORMER, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
+    {PSK_SOFTMAX, PSK_LOCAL_BLOCK, PSK_CAUSAL},    {PSK_SOFTMAX, PSK_LOCAL_WINDOW, PSK_CAUSAL},
+    {PSK_POLYNOMIAL, PSK_LOCAL_BLOCK, PSK_CAUSAL}, {PSK_POLYNOMIAL, PSK_LOCAL_WINDOW, PSK_CAUSAL},
 };
 
 /* The index-th of the awkward sizes: every combination of neighbours comes up among enough indices. */
@@ -245,6 +256,7 @@ static attention_case make_case(const variant *v, int64_t b, int64_t Nq, int64_t
     attention_case c = {.config = psk_attention_config_default(), .seed = SEED + (uint64_t)index};
     c.config.mechanism = v->mechanism;
     c.config.local = v->local;
+    c.config.local_only = !psk_attention_uses_ab(&c.config) && v->local != PSK_LOCAL_NONE;
     c.config.direction = v->direction;
     c.config.degree = degree[index % 5];
     c.config.block_size = b;
@@ -293,7 +305,7 @@ static void equals_its_definition_across_tiles(void **state) {
 /* So many groups of so large a state that the composed form works on some of them at a time. */
 static void equals_its_definition_with_many_groups(void **state) {
     (void)state;
-    static const size_t some[] = {0, 7, 8}; /* softmax, window, performer: the oracle is slow */
+    static const size_t some[] = {0, 7, 8, 11}; /* softmax, window, performer, softmax's window: the oracle is slow */
     for (size_t i = 0; i < COUNT(some); i++)
         for (size_t device = 0; device < DEVICES; device++) {
             attention_case c = make_case(&variants[some[i]], 16, 3, 130, 1);
@@ -475,7 +487,7 @@ static bool same_bits(const float *x, const float *y, int64_t n) {
     return x == NULL || memcmp(x, y, (size_t)n * sizeof *x) == 0;
 }
 
-/* Rows of document 2 and later of the first row. */
+/* Rows first and later of each of `heads` heads. */
 static bool rows_equal(const float *x, const float *y, int64_t heads, int64_t N, int64_t width, int64_t first) {
     for (int64_t head = 0; head < heads && x != NULL; head++)
         if (!same_bits(x + (head * N + first) * width, y + (head * N + first) * width, (N - first) * width))
@@ -512,6 +524,37 @@ static void documents_do_not_see_each_other(void **state) {
             assert_true(rows_equal(x.dv, y.dv, keys, N, c.shape.d, two[1]));
             assert_true(rows_equal(x.da, y.da, queries, N, c.shape.r, two[1]));
             assert_true(rows_equal(x.db, y.db, keys, N, c.shape.r, two[1]));
+            free_tensors(&x);
+            free_tensors(&y);
+        }
+}
+
+/* What lies outside a block or a window is not even read: NaN there changes no bit, forward or backward. */
+static void unseen_keys_are_not_read(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {5, 16, 70, 300};
+    for (size_t v = 0; v < COUNT(variants); v++)
+        for (size_t n = 0; n < COUNT(sizes) * DEVICES; n++) {
+            const int64_t b = sizes[n / DEVICES], N = 3 * b + 3;
+            const attention_case c = make_case(&variants[v], b, N, N, (int64_t)n);
+            const int64_t first = variants[v].local == PSK_LOCAL_WINDOW ? 2 * b : b;
+            const int64_t queries = c.shape.B * c.shape.H, keys = c.shape.B * c.shape.Hkv;
+            if (!c.config.local_only)
+                continue;
+            psk_attention_tensors x = run(devices[n % DEVICES], &c), y = make_tensors(&c);
+            for (int64_t head = 0; head < keys; head++) {
+                scale((float *)y.k + head * N * c.shape.h, b * c.shape.h, NAN);
+                scale((float *)y.v + head * N * c.shape.d, b * c.shape.d, NAN);
+            }
+            psk_device *device = open_device(devices[n % DEVICES], 2);
+            PSK_TEST_OK(run_planned(device, &c, &y));
+            psk_device_free(device);
+            assert_true(isnan(y.out[(first - 1) * c.shape.d]));
+            assert_true(rows_equal(x.out, y.out, queries, N, c.shape.d, first));
+            assert_true(rows_equal(x.normaliser, y.normaliser, queries, N, 1, first));
+            assert_true(rows_equal(x.dq, y.dq, queries, N, c.shape.h, first));
+            assert_true(rows_equal(x.dk, y.dk, keys, N, c.shape.h, first));
+            assert_true(rows_equal(x.dv, y.dv, keys, N, c.shape.d, first));
             free_tensors(&x);
             free_tensors(&y);
         }
@@ -679,7 +722,14 @@ static void tail_is_what_the_state_lacks(void **state) {
     config.mechanism = PSK_PERFORMER;
     assert_int_equal(psk_attention_tail(&config, 11), 0);
     config.mechanism = PSK_SOFTMAX;
+    config.local = PSK_LOCAL_WINDOW;
     assert_int_equal(psk_attention_tail(&config, 11), 11);
+    config.local_only = 1;
+    assert_int_equal(psk_attention_tail(&config, 3), 3);
+    assert_int_equal(psk_attention_tail(&config, 11), 7);
+    config.local = PSK_LOCAL_BLOCK;
+    assert_int_equal(psk_attention_tail(&config, 12), 0);
+    assert_int_equal(psk_attention_reads_ab(&config, 1000), 0);
 }
 
 /* Workspace does not grow with N, nor with b. */
@@ -712,9 +762,11 @@ static psk_status create(const attention_case *c) {
     return status;
 }
 
-#define REFUSED(change, expected, ...)                                                                                 \
+#define REFUSED(change, expected, ...)            REFUSED_OF(7, change, expected, __VA_ARGS__)
+#define REFUSED_LOCAL_ONLY(change, expected, ...) REFUSED_OF(11, change, expected, __VA_ARGS__)
+#define REFUSED_OF(variant_index, change, expected, ...)                                                               \
     do {                                                                                                               \
-        attention_case c = make_case(&variants[7], 16, 10, 12, 0);                                                     \
+        attention_case c = make_case(&variants[variant_index], 16, 10, 12, 0);                                         \
         PSK_TEST_OK(create(&c));                                                                                       \
         change;                                                                                                        \
         PSK_TEST_FAILS(create(&c), expected, __VA_ARGS__);                                                             \
@@ -736,6 +788,11 @@ static void create_refuses(void **state) {
     REFUSED(c.config.denominator_bias = NAN, PSK_ERROR_ARGUMENT, "denominator_bias", "nan");
     REFUSED(c.config.far_scale = INFINITY, PSK_ERROR_ARGUMENT, "far_scale", "inf");
     REFUSED(c.config.direction = PSK_BIDIRECTIONAL, PSK_ERROR_UNSUPPORTED, "local", "window", "bidirectional");
+    REFUSED(c.config.local_only = 1, PSK_ERROR_UNSUPPORTED, "local_only is 1", "polysketch");
+    REFUSED_LOCAL_ONLY(c.config.local = PSK_LOCAL_NONE, PSK_ERROR_ARGUMENT, "local_only is 1", "local is none");
+    REFUSED_LOCAL_ONLY(c.config.local = (psk_local)19, PSK_ERROR_ARGUMENT, "local is 19");
+    REFUSED_LOCAL_ONLY(c.config.block_size = 0, PSK_ERROR_ARGUMENT, "block_size", "0");
+    REFUSED_LOCAL_ONLY(c.config.direction = PSK_BIDIRECTIONAL, PSK_ERROR_UNSUPPORTED, "window", "bidirectional");
     REFUSED(c.shape.B = 0, PSK_ERROR_ARGUMENT, "B", "0");
     REFUSED(c.shape.H = 0, PSK_ERROR_ARGUMENT, "H", "0");
     REFUSED(c.shape.Hkv = -1, PSK_ERROR_ARGUMENT, "Hkv", "-1");
@@ -780,6 +837,7 @@ static void calls_refuse(void **state) {
     CALL_REFUSED(7, u.db = NULL, "db", "NULL");
     CALL_REFUSED(0, u.state1 = &number, "state1", "softmax");
     CALL_REFUSED(2, u.dstate1 = &number, "dstate1", "polynomial");
+    CALL_REFUSED(11, u.state1 = &number, "state1", "softmax");
     CALL_REFUSED(7, u.cu_seqlens = right; u.documents = 2; u.state0 = &number, "state0", "cu_seqlens");
     CALL_REFUSED(7, u.cu_seqlens = late; u.documents = 2, "cu_seqlens", "1", "84");
     CALL_REFUSED(7, u.cu_seqlens = early; u.documents = 2, "cu_seqlens", "83", "84");
@@ -838,6 +896,7 @@ int main(void) {
         cmocka_unit_test(takes_the_gradient_of_a_sum),
         cmocka_unit_test(a_cut_sequence_equals_the_whole),
         cmocka_unit_test(documents_do_not_see_each_other),
+        cmocka_unit_test(unseen_keys_are_not_read),
         cmocka_unit_test(thread_counts_give_the_same_bits),
         cmocka_unit_test(a_batch_gives_the_bits_of_its_sequences),
         cmocka_unit_test(large_activations_stay_finite),

@@ -150,12 +150,14 @@ typedef struct variant {
     psk_direction direction;
 } variant;
 
-/* All that is fused. */
+/* All that is fused. Softmax and polynomial with a local part: nothing else is seen. */
 static const variant variants[] = {
-    {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_CAUSAL},     {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, PSK_CAUSAL},
-    {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, PSK_CAUSAL}};
+    {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_CAUSAL},      {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
+    {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_CAUSAL},   {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
+    {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_CAUSAL},   {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, PSK_CAUSAL},
+    {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, PSK_CAUSAL}, {PSK_SOFTMAX, PSK_LOCAL_BLOCK, PSK_CAUSAL},
+    {PSK_SOFTMAX, PSK_LOCAL_WINDOW, PSK_CAUSAL},    {PSK_POLYNOMIAL, PSK_LOCAL_BLOCK, PSK_CAUSAL},
+    {PSK_POLYNOMIAL, PSK_LOCAL_WINDOW, PSK_CAUSAL}};
 
 /* B H Hkv Nq Nk h d r, block, whether there is a state (then a sequence is never short: all far keys pair by pair).
  * Sizes 1 less and more than vectors, tiles and chunks; one as models have it. */
@@ -177,9 +179,12 @@ static fused_case make_case(int64_t v, int64_t s) {
     fused_case c = {.config = psk_attention_config_default(), .shape = sizes[s].shape};
     c.config.mechanism = variants[v].mechanism;
     c.config.local = variants[v].local;
+    c.config.local_only = !psk_attention_uses_ab(&c.config) && variants[v].local != PSK_LOCAL_NONE;
     c.config.direction = variants[v].direction;
     c.config.degree = degree[(v + s) % COUNT(degree)];
     c.config.block_size = sizes[s].block;
+    if (c.config.local_only && c.config.local == PSK_LOCAL_BLOCK && c.config.block_size == 1)
+        c.config.block_size = 2; /* a softmax of one key has no gradient to compare */
     c.config.far_scale = s % 2 == 0 ? 1.0f : 0.25f;
     c.config.sketch_size = c.shape.r;
     c.states = c.config.mechanism == PSK_POLYSKETCH && sizes[s].states;

@@ -487,7 +487,7 @@ static void test_gains_multiply_far_weights(void **state) {
 static void test_a_gain_is_that_of_its_head(void **state) {
     (void)state;
     enum { B = 2, N = 20, H = 4, D = 32, V = 29 };
-    psk_model_config config = fixture_config(3); /* no local part */
+    psk_model_config config = fixture_config(7); /* no local part */
     config.far_gain = 1;
     for (size_t device = 0; device < FIXTURE_DEVICES; device++)
         for (int64_t head = 0; head < H; head++) {
@@ -679,6 +679,35 @@ static void test_wrong_weights_are_named(void **state) {
     psk_test_remove_folder(folder);
 }
 
+/* A softmax model sees all keys, whatever `local` its file says or lacks, until the file says local_only. */
+static void expect_local_only_to_be_said(const char *path) {
+    static const char *const said[] = {"", ", \"local\": \"block\"", ", \"local\": \"window\", \"block_size\": 7",
+                                       ", \"local_only\": false, \"local\": \"window\""};
+    char text[512];
+    psk_model_config config, again;
+    for (size_t i = 0; i < sizeof said / sizeof said[0]; i++) {
+        snprintf(text, sizeof text,
+                 "{\"attention\": \"softmax\", \"vocab_size\": 9, \"n_positions\": 4, \"n_embd\": 8, "
+                 "\"n_layer\": 1, \"n_head\": 2%s}",
+                 said[i]);
+        PSK_TEST_OK(psk_write_file(path, text, strlen(text)));
+        PSK_TEST_OK(psk_model_config_read(path, &config));
+        assert_int_equal(config.attention.local_only, 0);
+        assert_int_equal(psk_attention_tail(&config.attention, 100), 100);
+        PSK_TEST_OK(psk_model_config_write(path, &config));
+        PSK_TEST_OK(psk_model_config_read(path, &again));
+        assert_int_equal(again.attention.local_only, 0);
+    }
+    config.attention.local_only = 1;
+    config.attention.local = PSK_LOCAL_BLOCK;
+    PSK_TEST_OK(psk_model_config_write(path, &config));
+    PSK_TEST_OK(psk_model_config_read(path, &again));
+    assert_int_equal(again.attention.local_only, 1);
+    assert_int_equal(again.attention.local, PSK_LOCAL_BLOCK);
+    assert_int_equal(again.attention.block_size, config.attention.block_size);
+    assert_int_equal(psk_attention_tail(&again.attention, 100), 100 % config.attention.block_size);
+}
+
 static void test_configs_are_checked(void **state) {
     (void)state;
     char *folder = psk_test_folder(), *path = in(folder, "config.json");
@@ -699,6 +728,11 @@ static void test_configs_are_checked(void **state) {
         {"{\"attention\": \"polysketch\", \"sketch\": \"random\"}", {"local", "missing"}},
         {"{" GOOD "2, \"far_gain\": true}", {"far_gain is true", "attention is softmax"}},
         {"{" GOOD "2, \"far_gain\": 1}", {"far_gain", "true or false"}},
+        {"{" GOOD "2, \"local_only\": true}", {"local\"", "missing"}},
+        {"{" GOOD "2, \"local_only\": true, \"local\": \"window\"}", {"block_size", "missing"}},
+        {"{" GOOD "2, \"local_only\": true, \"local\": \"window\", \"block_size\": 0}", {"block_size is 0"}},
+        {"{" GOOD "2, \"local_only\": true, \"local\": \"none\", \"block_size\": 4}", {"local_only", "local is none"}},
+        {"{" GOOD "2, \"local_only\": 1}", {"local_only"}},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         PSK_TEST_OK(psk_write_file(path, wrong[i].text, strlen(wrong[i].text)));
@@ -710,7 +744,8 @@ static void test_configs_are_checked(void **state) {
     PSK_TEST_OK(psk_model_config_read(path, &config));
     assert_int_equal(psk_config_kv_heads(&config), 1);
     assert_false(config.far_gain);
-    config = fixture_config(3);
+    expect_local_only_to_be_said(path);
+    config = fixture_config(7);
     config.attention.degree = 6; /* p/2 = 3 is no power of two */
     PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "degree", "6");
     config.attention.degree = 4;

@@ -223,6 +223,43 @@ static void test_chain(void **state) {
     EXPECT_IN("out", PSK_VERSION_STRING, "CPU", "memory", "device", "reference");
 }
 
+/* Softmax sees all keys until a local part is named; a run goes on as it began. */
+static void test_local_only(void **state) {
+    (void)state;
+    expect_run("train --data tokens --output all --attention softmax --steps 2 --batch-size 2 " SMALL_MODEL, 0);
+    expect_run("info all", 0);
+    EXPECT_IN("out", "attention    softmax\n", "a token, ");
+    expect_run(
+        "train --data tokens --output near --attention softmax --local window --steps 2 --batch-size 2 " SMALL_MODEL,
+        0);
+    expect_run("info near", 0);
+    EXPECT_IN("out", "attention    softmax, window; blocks of 8", "a sequence, whatever its length");
+    expect_run("eval --model near --data story.txt", 0);
+    EXPECT_IN("out", "bits per byte");
+    expect_run("train --data tokens --output near --resume --steps 4", 0);
+    expect_run("train --data tokens --output near --resume --steps 5 --local none", 2);
+    EXPECT_IN("err", "config.json: local is \"window\" there and \"none\"");
+    expect_run("train --data tokens --output near --resume --steps 5 --preset tiny --attention softmax " SMALL_MODEL,
+               2);
+    EXPECT_IN("err", "config.json: local_only is true there and false");
+    expect_run("generate --model near --prompt It --max-tokens 20", 0);
+    expect_run("bench attention --mechanisms softmax,polynomial --local-only none,block --lengths 16,40 --heads 2 "
+               "--head-size 8 --block-size 8 --samples 1 --threads 1 --json near.jsonl",
+               0);
+    EXPECT_IN("out", "softmax  ", "softmax, block", "polynomial  ", "polynomial, block");
+    json_t *const lines = read_json_lines("near.jsonl");
+    assert_int_equal(json_array_size(lines), 2 * 2 * 2 * 2);
+    assert_true(json_is_null(json_object_get(json_array_get(lines, 0), "local")));
+    assert_string_equal(json_string_value(json_object_get(json_array_get(lines, 4), "local")), "block");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(lines, 4), "block_size")), 8);
+    json_decref(lines);
+    expect_run(
+        "bench decode --mechanisms softmax --local window --block-size 8 --contexts 40,1k --batches 1 --preset tiny "
+        "--width 16 --heads 2 --layers 1 --samples 1 --threads 1",
+        0);
+    EXPECT_IN("out", "softmax, window");
+}
+
 /* The weights of a run folder are those of its last checkpoint; a run is evaluated by its best. */
 static void test_best(void **state) {
     (void)state;
@@ -289,6 +326,8 @@ static void test_bench(void **state) {
     EXPECT_IN("out", "softmax", "polynomial", "polysketch, random, window", "performer", "forward_backward", "matmul");
     expect_run("bench step --samples 2 --batch-size 2 --json bench.jsonl " SMALL_MODEL, 0);
     EXPECT_IN("out", "tokens/s", "% of matmul");
+    expect_run("bench step --samples 1 --attention polynomial --local block " SMALL_MODEL, 0);
+    EXPECT_IN("out", "polynomial, block");
     expect_run("bench decode --contexts 40,1k --batches 1,3 --preset tiny --width 16 --heads 2 --layers 1 --samples 1 "
                "--threads 1 --json bench.jsonl",
                0);
@@ -481,11 +520,11 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_best),
-        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),     cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_plot),        cmocka_unit_test(test_resume),   cmocka_unit_test(test_precision),
-        cmocka_unit_test(test_far_gain),
+        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures),  cmocka_unit_test(test_help),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),     cmocka_unit_test(test_local_only),
+        cmocka_unit_test(test_best),        cmocka_unit_test(test_questions), cmocka_unit_test(test_task),
+        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),      cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_precision),   cmocka_unit_test(test_far_gain),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }

@@ -115,6 +115,8 @@ typedef struct attention_case {
 
 #define EXACT(form, p, way)                                                                                            \
     { .mechanism = (form), .degree = (p), .denominator_bias = 1, .far_scale = 1, .direction = (way) }
+#define NEAR(form, near, p, b)                                                                                         \
+    { .mechanism = (form), .local = (near), .degree = (p), .block_size = (b), .denominator_bias = 1, .local_only = 1 }
 #define SKETCHED(near, p, b, way)                                                                                      \
     {                                                                                                                  \
         .mechanism = PSK_POLYSKETCH, .local = (near), .degree = (p), .block_size = (b), .denominator_bias = 0.5F,      \
@@ -137,6 +139,34 @@ static const attention_case attention_cases[] = {
     {"polynomial 4, earlier keys", EXACT(PSK_POLYNOMIAL, 4, PSK_CAUSAL), {1, 4, 2, 3, 7, 3, 2, 0}, false, 0, {0}},
     {"polynomial 6, both ways", EXACT(PSK_POLYNOMIAL, 6, PSK_BIDIRECTIONAL), {2, 1, 1, 5, 5, 2, 3, 0}, false, 0, {0}},
     {"polynomial 8, packed", EXACT(PSK_POLYNOMIAL, 8, PSK_CAUSAL), {1, 2, 1, 9, 9, 3, 2, 0}, false, 3, {0, 4, 5, 9}},
+    {"softmax, block 3", NEAR(PSK_SOFTMAX, PSK_LOCAL_BLOCK, 2, 3), {2, 4, 2, 8, 8, 3, 2, 0}, false, 0, {0}},
+    {"softmax, window 3", NEAR(PSK_SOFTMAX, PSK_LOCAL_WINDOW, 2, 3), {1, 2, 1, 11, 11, 3, 2, 0}, false, 0, {0}},
+    {"softmax, window 2, earlier keys",
+     NEAR(PSK_SOFTMAX, PSK_LOCAL_WINDOW, 2, 2),
+     {1, 2, 2, 4, 9, 3, 2, 0},
+     false,
+     0,
+     {0}},
+    {"softmax, window 2, packed",
+     NEAR(PSK_SOFTMAX, PSK_LOCAL_WINDOW, 2, 2),
+     {1, 2, 1, 11, 11, 2, 2, 0},
+     false,
+     3,
+     {0, 3, 4, 11}},
+    {"polynomial 4, block 1", NEAR(PSK_POLYNOMIAL, PSK_LOCAL_BLOCK, 4, 1), {1, 2, 1, 5, 5, 3, 2, 0}, false, 0, {0}},
+    {"polynomial 4, window 3", NEAR(PSK_POLYNOMIAL, PSK_LOCAL_WINDOW, 4, 3), {1, 2, 1, 10, 10, 3, 2, 0}, false, 0, {0}},
+    {"polynomial 2, window above N",
+     NEAR(PSK_POLYNOMIAL, PSK_LOCAL_WINDOW, 2, 8),
+     {2, 1, 1, 7, 7, 2, 2, 0},
+     false,
+     0,
+     {0}},
+    {"polynomial 6, block 4, packed",
+     NEAR(PSK_POLYNOMIAL, PSK_LOCAL_BLOCK, 6, 4),
+     {2, 2, 1, 7, 7, 2, 2, 0},
+     false,
+     4,
+     {0, 2, 7, 8, 14}},
     {"sketch, one token", SKETCHED(PSK_LOCAL_NONE, 4, 4, PSK_CAUSAL), {1, 1, 1, 1, 1, 2, 1, 1}, true, 0, {0}},
     {"sketch", SKETCHED(PSK_LOCAL_NONE, 4, 4, PSK_CAUSAL), {2, 2, 2, 7, 7, 2, 3, 4}, false, 0, {0}},
     {"sketch, state", SKETCHED(PSK_LOCAL_NONE, 4, 3, PSK_CAUSAL), {2, 4, 2, 5, 5, 2, 3, 3}, true, 0, {0}},
@@ -315,7 +345,7 @@ static void take_part(test_pool *pool, const problem *whole, problem *part, int6
 /* The rule of psk_attention_tail, as polysketch.h puts it. */
 static int64_t tail_of(const psk_attention_config *config, int64_t Nk) {
     const int64_t b = config->block_size;
-    if (config->mechanism == PSK_SOFTMAX || config->mechanism == PSK_POLYNOMIAL)
+    if (!config->local_only && (config->mechanism == PSK_SOFTMAX || config->mechanism == PSK_POLYNOMIAL))
         return Nk;
     if (config->mechanism == PSK_PERFORMER || config->local == PSK_LOCAL_NONE)
         return 0;
@@ -365,6 +395,32 @@ static void attention_of_a_cut_sequence_is_that_of_the_whole(void **unused) {
             expect_cut_is_whole(c->name, &whole, cut);
         release(&whole.pool);
     }
+}
+
+/* With local_only a row is what all keys give where there are no keys but those of its block, or of its window. */
+static void local_only_sees_its_keys_alone(void **unused) {
+    (void)unused;
+    const int64_t N = 23, b = 4, h = 3, d = 2;
+    test_pool pool = {.count = 0};
+    const double *q = take_random(&pool, N * h, "q"), *k = take_random(&pool, N * h, "k"),
+                 *v = take_random(&pool, N * d, "v");
+    double *out = take(&pool, N * d), *normaliser = take(&pool, N), row[2], sum;
+    for (int form = 0; form < 4; form++) {
+        psk_attention_config config =
+            NEAR(form % 2 ? PSK_POLYNOMIAL : PSK_SOFTMAX, form < 2 ? PSK_LOCAL_BLOCK : PSK_LOCAL_WINDOW, 4, b);
+        const psk_ref_attention_tensors all = {.q = q, .k = k, .v = v, .out = out, .normaliser = normaliser};
+        PSK_TEST_OK(psk_ref_attention_forward(&config, &(psk_attention_shape){1, 1, 1, N, N, h, d, 0}, &all));
+        config.local_only = 0;
+        for (int64_t i = 0; i < N; i++) {
+            const int64_t back = i % b + (form >= 2 && i >= b ? b : 0), first = i - back;
+            const psk_ref_attention_tensors near = {
+                .q = q + i * h, .k = k + first * h, .v = v + first * d, .out = row, .normaliser = &sum};
+            PSK_TEST_OK(
+                psk_ref_attention_forward(&config, &(psk_attention_shape){1, 1, 1, 1, back + 1, h, d, 0}, &near));
+            assert_true(row[0] == out[i * d] && row[1] == out[i * d + 1] && sum == normaliser[i]);
+        }
+    }
+    release(&pool);
 }
 
 /* By hand: scores 4 and 0, so softmax has the weights exp(4 / sqrt(4)) and 1, the polynomial 4^2 and 0 beside beta. */
@@ -842,6 +898,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(attention_backward_is_the_gradient),
         cmocka_unit_test(attention_of_a_cut_sequence_is_that_of_the_whole),
         cmocka_unit_test(attention_without_any_weight_is_zero),
+        cmocka_unit_test(local_only_sees_its_keys_alone),
         cmocka_unit_test(normaliser_is_the_sum_of_the_weights),
         cmocka_unit_test(random_sketch_backward_is_the_gradient),
         cmocka_unit_test(learned_sketch_backward_is_the_gradient),

@@ -87,7 +87,7 @@ static void test_state_is_constant_for_linear_forms(void **state) {
     (void)state;
     for (size_t form = 0; form < FIXTURE_FORMS; form++) {
         const psk_model_config config = fixture_config(form);
-        const bool linear = psk_attention_uses_ab(&config.attention);
+        const bool linear = psk_attention_uses_ab(&config.attention) || config.attention.local_only;
         session_fixture f = session_fixture_begin(1, &config, 3 * PSK_SESSION_CHUNK);
         psk_session *session = session_fixture_open(&f);
         const int64_t before = psk_session_bytes(session);
@@ -131,7 +131,7 @@ static psk_status read_prompt(void *argument) {
 
 static void test_out_of_memory_is_an_error(void **state) {
     (void)state;
-    const size_t forms[] = {0, 2, FIXTURE_FORMS - 1}; /* a cache that grows, a state alone, both */
+    const size_t forms[] = {0, 2, 4, FIXTURE_FORMS - 1}; /* a cache that grows, a state, a ring, both of these */
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         const psk_model_config config = fixture_config(forms[i]);
         session_fixture f = session_fixture_begin(0, &config, 2 * PSK_SESSION_CHUNK + 1);

@@ -59,12 +59,12 @@ bool psk_attention_uses_ab(const psk_attention_config *config) {
     return config->mechanism == PSK_POLYSKETCH || config->mechanism == PSK_PERFORMER;
 }
 
-static bool has_local_part(const psk_attention_config *config) {
-    return config->mechanism == PSK_POLYSKETCH && config->local != PSK_LOCAL_NONE;
+bool psk_attention_has_local(const psk_attention_config *config) {
+    return config->local_only || (config->mechanism == PSK_POLYSKETCH && config->local != PSK_LOCAL_NONE);
 }
 
 bool psk_attention_uses_qk(const psk_attention_config *config) {
-    return !psk_attention_uses_ab(config) || has_local_part(config);
+    return !psk_attention_uses_ab(config) || psk_attention_has_local(config);
 }
 
 int64_t psk_attention_state_rows(const psk_attention_config *config) {
@@ -76,10 +76,8 @@ int64_t psk_attention_state_rows(const psk_attention_config *config) {
 
 int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk) {
     const int64_t b = config->block_size;
-    if (!psk_attention_uses_ab(config))
-        return Nk;
-    if (!has_local_part(config))
-        return 0;
+    if (!psk_attention_has_local(config))
+        return psk_attention_uses_ab(config) ? 0 : Nk;
     if (config->local == PSK_LOCAL_BLOCK)
         return Nk % b;
     return Nk < b ? Nk : b + Nk % b;
@@ -88,7 +86,7 @@ int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk) {
 int psk_attention_reads_ab(const psk_attention_config *config, int64_t Nk) {
     if (!psk_attention_uses_ab(config))
         return 0;
-    return !has_local_part(config) || Nk > config->block_size * (config->local == PSK_LOCAL_WINDOW ? 2 : 1);
+    return !psk_attention_has_local(config) || Nk > config->block_size * (config->local == PSK_LOCAL_WINDOW ? 2 : 1);
 }
 
 /* Largest size of anything: r (r+1) / 2 and products of two sizes stay far inside int64_t. */
@@ -107,20 +105,32 @@ static psk_status check_factor(const char *field, float value) {
     return PSK_OK;
 }
 
+static psk_status check_local(const psk_attention_config *config) {
+    if ((config->mechanism == PSK_POLYSKETCH || config->local_only) && psk_local_name(config->local) == NULL)
+        return psk_fail(PSK_ERROR_ARGUMENT, "attention: local is %d, there is none", (int)config->local);
+    if (config->local_only && psk_attention_uses_ab(config))
+        return psk_fail(PSK_ERROR_UNSUPPORTED,
+                        "attention: local_only is %d, but %s also sees what is far; it is for softmax and polynomial",
+                        config->local_only, psk_mechanism_name(config->mechanism));
+    if (config->local_only && config->local == PSK_LOCAL_NONE)
+        return psk_fail(PSK_ERROR_ARGUMENT, "attention: local_only is %d and local is none, must be block or window",
+                        config->local_only);
+    return PSK_OK;
+}
+
 psk_status psk_attention_config_check(const psk_attention_config *config) {
     if (psk_mechanism_name(config->mechanism) == NULL)
         return psk_fail(PSK_ERROR_ARGUMENT, "attention: mechanism is %d, there is none", (int)config->mechanism);
     if (config->direction != PSK_CAUSAL && config->direction != PSK_BIDIRECTIONAL)
         return psk_fail(PSK_ERROR_ARGUMENT, "attention: direction is %d, there is none", (int)config->direction);
-    if (psk_attention_uses_ab(config)) {
+    PSK_TRY(check_local(config));
+    if (psk_attention_uses_ab(config))
         PSK_TRY(check_size("sketch_size", config->sketch_size));
+    if (psk_attention_uses_ab(config) || config->local_only)
         PSK_TRY(check_size("block_size", config->block_size));
-    }
     if (config->mechanism == PSK_POLYSKETCH) {
         if (psk_sketch_name(config->sketch) == NULL)
             return psk_fail(PSK_ERROR_ARGUMENT, "attention: sketch is %d, there is none", (int)config->sketch);
-        if (psk_local_name(config->local) == NULL)
-            return psk_fail(PSK_ERROR_ARGUMENT, "attention: local is %d, there is none", (int)config->local);
         PSK_TRY(check_factor("far_scale", config->far_scale));
     }
     if (config->mechanism == PSK_POLYNOMIAL || config->mechanism == PSK_POLYSKETCH) {
@@ -129,7 +139,7 @@ psk_status psk_attention_config_check(const psk_attention_config *config) {
                             (long long)config->degree);
         PSK_TRY(check_factor("denominator_bias", config->denominator_bias));
     }
-    if (has_local_part(config) && config->direction == PSK_BIDIRECTIONAL)
+    if (psk_attention_has_local(config) && config->direction == PSK_BIDIRECTIONAL)
         return psk_fail(PSK_ERROR_UNSUPPORTED,
                         "attention: local is %s and direction is bidirectional; a local part is causal, use local none",
                         psk_local_name(config->local));

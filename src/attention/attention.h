@@ -25,9 +25,12 @@ psk_status psk_attention_core_backward(const psk_attention *attention, const psk
 /* PSK_ERROR_ARGUMENT or PSK_ERROR_UNSUPPORTED naming the field, its value and the limit. */
 psk_status psk_attention_config_check(const psk_attention_config *config);
 
-/* What a mechanism reads: q and k themselves; a and b (sketches or features of q and k); whether it has a state. */
+/* What a mechanism reads: q and k themselves; a and b (sketches or features of q and k). */
 bool psk_attention_uses_qk(const psk_attention_config *config);
 bool psk_attention_uses_ab(const psk_attention_config *config);
+
+/* Whether there are near keys, weighed by q and k: beside far ones (polysketch), or alone (local_only). */
+bool psk_attention_has_local(const psk_attention_config *config);
 
 /* Rows m of the state of one group: r (r+1) / 2 for polysketch, r for performer, 0 where there is no state. */
 int64_t psk_attention_state_rows(const psk_attention_config *config);

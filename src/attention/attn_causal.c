@@ -6,12 +6,10 @@
 typedef struct block_pass {
     const psk_attention *at;
     const psk_attention_views *views;
-    int64_t power;                  /* of <a,b> */
-    float scale, beta;              /* far_scale and denominator_bias; performer: 1 and 0 */
-    int64_t b, lag;                 /* keys of a block; blocks before its own that a query sees exactly */
-    int64_t shift;                  /* query row i is key shift + i */
-    int64_t first_block, end_block; /* the blocks with queries */
-    int64_t folded;                 /* the keys before this one are in state1 */
+    int64_t power;     /* of <a,b> */
+    float scale, beta; /* far_scale and denominator_bias; performer: 1 and 0 */
+    psk_blocks blocks;
+    int64_t folded; /* the keys before this one are in state1 */
     psk_local_weights local;
 } block_pass;
 
@@ -19,22 +17,13 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 static block_pass plan_blocks(const psk_attention *at, const psk_attention_views *views) {
     const psk_attention_config *config = &at->config;
-    const bool sketched = config->mechanism == PSK_POLYSKETCH, causal = config->direction == PSK_CAUSAL;
-    block_pass p = {.at = at, .views = views};
+    const bool sketched = config->mechanism == PSK_POLYSKETCH;
+    block_pass p = {.at = at, .views = views, .blocks = psk_blocks_of(at, views)};
     p.power = sketched ? 2 : 1;
     p.scale = sketched ? config->far_scale : 1.0f;
     p.beta = sketched ? config->denominator_bias : 0.0f;
-    p.b = causal ? smaller(config->block_size, larger(views->Nk, 1)) : larger(larger(views->Nk, views->Nq), 1);
-    p.lag = sketched && config->local == PSK_LOCAL_WINDOW ? 1 : 0;
-    p.shift = causal ? views->Nk - views->Nq : 0;
-    p.first_block = p.shift / p.b;
-    p.end_block = views->Nq == 0 ? p.first_block : (p.shift + views->Nq - 1) / p.b + 1;
     p.folded = views->Nk - psk_attention_tail(config, views->Nk);
     p.local = psk_attention_uses_qk(config) ? psk_local_exact(at, views) : psk_local_sketched(views, p.power, p.scale);
     return p;
@@ -43,12 +32,7 @@ static block_pass plan_blocks(const psk_attention *at, const psk_attention_views
 static int64_t far_keys(const block_pass *p, int64_t block) {
     if (p->at->config.direction == PSK_BIDIRECTIONAL)
         return p->views->Nk;
-    return larger(block - p->lag, 0) * p->b;
-}
-
-static int64_t block_queries(const block_pass *p, int64_t block, int64_t *first) {
-    *first = larger(block * p->b - p->shift, 0);
-    return smaller((block + 1) * p->b - p->shift, p->views->Nq);
+    return psk_block_near_key(&p->blocks, block);
 }
 
 /* psi(x) for power 2, in at->features; for power 1 x itself, whose scale is 1. */
@@ -169,7 +153,7 @@ typedef psk_status tile_pass(const block_pass *p, int64_t block, const psk_query
 
 static psk_status each_tile(const block_pass *p, int64_t block, psk_tile state, tile_pass *pass) {
     int64_t first;
-    const int64_t end = block_queries(p, block, &first);
+    const int64_t end = psk_block_queries(&p->blocks, p->views, block, &first);
     for (; first < end; first += PSK_QUERY_TILE) {
         const psk_query_tile tile = psk_query_tile_at(p->at, p->views, first, end);
         PSK_TRY(pass(p, block, &tile, state));
@@ -181,7 +165,7 @@ static psk_status each_tile(const block_pass *p, int64_t block, psk_tile state, 
 static psk_status sweep_forwards(const block_pass *p, psk_tile z, tile_pass *pass, int64_t *folded) {
     PSK_TRY(start_state(p, z, p->views->state0));
     *folded = 0;
-    for (int64_t block = p->first_block; block < p->end_block; block++) {
+    for (int64_t block = p->blocks.first; block < p->blocks.end; block++) {
         PSK_TRY(fold_forward(p, z, *folded, far_keys(p, block)));
         *folded = far_keys(p, block);
         PSK_TRY(each_tile(p, block, z, pass));
@@ -199,9 +183,9 @@ psk_status psk_causal_forward(const psk_attention *at, const psk_attention_views
 
 /* Inverts psk_causal_forward from its end: U holds dL/dZ as it stood before the keys that are still to come. */
 static psk_status sweep_backwards(const block_pass *p, psk_tile u) {
-    int64_t folded = p->views->dstate1 != NULL ? p->folded : far_keys(p, p->end_block - 1);
+    int64_t folded = p->views->dstate1 != NULL ? p->folded : far_keys(p, p->blocks.end - 1);
     PSK_TRY(start_state(p, u, p->views->dstate1));
-    for (int64_t block = p->end_block - 1; block >= p->first_block; block--) {
+    for (int64_t block = p->blocks.end - 1; block >= p->blocks.first; block--) {
         PSK_TRY(fold_backward(p, u, far_keys(p, block), folded));
         folded = far_keys(p, block);
         PSK_TRY(each_tile(p, block, u, tile_backward_state));

@@ -72,6 +72,22 @@ psk_status psk_tile_atb(psk_device *device, int64_t groups, float alpha, psk_til
 psk_status psk_tile_values(const psk_attention *at, const psk_attention_views *views, int64_t first, int64_t keys,
                            psk_tile *v1);
 
+/* The blocks of a call, counted from key 0. Where near keys are not told from far ones there is one with all of them.
+ */
+typedef struct psk_blocks {
+    int64_t b, lag;     /* tokens of a block; blocks before its own whose keys a query sees pair by pair */
+    int64_t shift;      /* query row i is key shift + i */
+    int64_t first, end; /* the blocks with queries */
+} psk_blocks;
+
+psk_blocks psk_blocks_of(const psk_attention *at, const psk_attention_views *views);
+
+/* The first key of a block that its queries see pair by pair. */
+int64_t psk_block_near_key(const psk_blocks *blocks, int64_t block);
+
+/* Its query rows *first ... result - 1. */
+int64_t psk_block_queries(const psk_blocks *blocks, const psk_attention_views *views, int64_t block, int64_t *first);
+
 /* Query rows first ... first + rows - 1 with the keys that their first row may see under a causal mask. */
 typedef struct psk_query_tile {
     int64_t first, rows;
@@ -80,6 +96,11 @@ typedef struct psk_query_tile {
 
 /* The tile at query row `first`, ending before `end`. */
 psk_query_tile psk_query_tile_at(const psk_attention *at, const psk_attention_views *views, int64_t first, int64_t end);
+
+/* pass(tile, first_key) for all query rows, each tile inside a block, first_key its psk_block_near_key. */
+typedef psk_status psk_tile_pass(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
+                                 int64_t first_key);
+psk_status psk_each_query_tile(const psk_attention *at, const psk_attention_views *views, psk_tile_pass *pass);
 
 /* One past the last key that some row of the tile may see. */
 int64_t psk_query_tile_keys(const psk_query_tile *tile, int64_t Nk);
@@ -101,7 +122,7 @@ psk_status psk_tile_normalise_forward(const psk_attention *at, const psk_attenti
 psk_status psk_tile_normalise_backward(const psk_attention *at, const psk_attention_views *views,
                                        const psk_query_tile *tile);
 
-/* Quadratic mechanisms, on at most at->slab groups; gradients are accumulated (+=). */
+/* Quadratic mechanisms, linear with local_only, on at most at->slab groups; gradients are accumulated (+=). */
 psk_status psk_softmax_forward(const psk_attention *at, const psk_attention_views *views);
 psk_status psk_softmax_backward(const psk_attention *at, const psk_attention_views *views);
 psk_status psk_polynomial_forward(const psk_attention *at, const psk_attention_views *views);

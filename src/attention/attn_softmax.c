@@ -1,6 +1,6 @@
 /* Softmax attention: w_ij = exp(<q_i, k_j> / sqrt(h)), tile by tile with a running maximum (FlashAttention, Dao et al.
- * 2022), never an N x N matrix; quadratic in time. Backward recomputes the weights from the saved
- * lse_i = log sum_j exp(s_ij) and needs delta_i = <dout_i, out_i>. */
+ * 2022), never an N x N matrix; quadratic in time, linear with local_only. Backward recomputes the weights from the
+ * saved lse_i = log sum_j exp(s_ij) and needs delta_i = <dout_i, out_i>. */
 #include "attention/attn_parts.h"
 
 #include <math.h>
@@ -17,7 +17,7 @@ static psk_status scores(const psk_attention *at, const psk_attention_views *vie
 }
 
 static psk_status head_forward(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
-                               int64_t e) {
+                               int64_t first_key, int64_t e) {
     const int64_t groups = views->groups, rows = tile->rows, end = psk_query_tile_keys(tile, views->Nk);
     const psk_tile q = psk_tile_of(&views->q, e, tile->first, rows), o = psk_tile_in(at->o1, rows, at->shape.d);
     const psk_tile out = psk_tile_of(&views->out, e, tile->first, rows);
@@ -25,7 +25,7 @@ static psk_status head_forward(const psk_attention *at, const psk_attention_view
     PSK_RUN(at->device, fill, .n = groups * rows * o.cols, .x = o.data, .value = 0.0f);
     PSK_RUN(at->device, fill, .n = groups * rows, .x = at->row_max, .value = -INFINITY);
     PSK_RUN(at->device, fill, .n = groups * rows, .x = at->row_sum, .value = 0.0f);
-    for (int64_t key = 0; key < end; key += PSK_KEY_TILE) {
+    for (int64_t key = first_key; key < end; key += PSK_KEY_TILE) {
         const int64_t cols = end - key < PSK_KEY_TILE ? end - key : PSK_KEY_TILE;
         const psk_tile k = psk_tile_of(&views->k, 0, key, cols), v = psk_tile_of(&views->v, 0, key, cols);
         psk_tile p;
@@ -42,7 +42,7 @@ static psk_status head_forward(const psk_attention *at, const psk_attention_view
 }
 
 static psk_status head_backward(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
-                                int64_t e) {
+                                int64_t first_key, int64_t e) {
     const int64_t groups = views->groups, rows = tile->rows, end = psk_query_tile_keys(tile, views->Nk);
     const psk_tile q = psk_tile_of(&views->q, e, tile->first, rows), dq = psk_tile_of(&views->dq, e, tile->first, rows);
     const psk_tile out = psk_tile_of(&views->out, e, tile->first, rows);
@@ -50,7 +50,7 @@ static psk_status head_backward(const psk_attention *at, const psk_attention_vie
     const psk_tile lse = psk_tile_of(&views->normaliser, e, tile->first, rows);
     PSK_RUN(at->device, row_dot, .batch = groups, .rows = rows, .n = out.cols, .x_stride = out.stride, .x = dout.data,
             .y = out.data, .out = at->row_sum); /* delta */
-    for (int64_t key = 0; key < end; key += PSK_KEY_TILE) {
+    for (int64_t key = first_key; key < end; key += PSK_KEY_TILE) {
         const int64_t cols = end - key < PSK_KEY_TILE ? end - key : PSK_KEY_TILE;
         const psk_tile k = psk_tile_of(&views->k, 0, key, cols), v = psk_tile_of(&views->v, 0, key, cols);
         const psk_tile dk = psk_tile_of(&views->dk, 0, key, cols), dv = psk_tile_of(&views->dv, 0, key, cols);
@@ -69,22 +69,24 @@ static psk_status head_backward(const psk_attention *at, const psk_attention_vie
     return PSK_OK;
 }
 
-typedef psk_status head_pass(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
-                             int64_t e);
+static psk_status tile_forward(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
+                               int64_t first_key) {
+    for (int64_t e = 0; e < at->rep; e++)
+        PSK_TRY(head_forward(at, views, tile, first_key, e));
+    return PSK_OK;
+}
 
-static psk_status each_tile(const psk_attention *at, const psk_attention_views *views, head_pass *pass) {
-    for (int64_t first = 0; first < views->Nq; first += PSK_QUERY_TILE) {
-        const psk_query_tile tile = psk_query_tile_at(at, views, first, views->Nq);
-        for (int64_t e = 0; e < at->rep; e++)
-            PSK_TRY(pass(at, views, &tile, e));
-    }
+static psk_status tile_backward(const psk_attention *at, const psk_attention_views *views, const psk_query_tile *tile,
+                                int64_t first_key) {
+    for (int64_t e = 0; e < at->rep; e++)
+        PSK_TRY(head_backward(at, views, tile, first_key, e));
     return PSK_OK;
 }
 
 psk_status psk_softmax_forward(const psk_attention *at, const psk_attention_views *views) {
-    return each_tile(at, views, head_forward);
+    return psk_each_query_tile(at, views, tile_forward);
 }
 
 psk_status psk_softmax_backward(const psk_attention *at, const psk_attention_views *views) {
-    return each_tile(at, views, head_backward);
+    return psk_each_query_tile(at, views, tile_backward);
 }

@@ -54,6 +54,48 @@ psk_status psk_tile_values(const psk_attention *at, const psk_attention_views *v
     return PSK_OK;
 }
 
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+psk_blocks psk_blocks_of(const psk_attention *at, const psk_attention_views *views) {
+    const psk_attention_config *config = &at->config;
+    const bool causal = config->direction == PSK_CAUSAL, near = psk_attention_has_local(config);
+    const int64_t all = larger(larger(views->Nk, views->Nq), 1), shift = causal ? views->Nk - views->Nq : 0;
+    const bool cut = causal && (near || psk_attention_uses_ab(config));
+    psk_blocks blocks = {.b = cut ? smaller(config->block_size, all) : all, .shift = shift};
+    blocks.lag = near && config->local == PSK_LOCAL_WINDOW ? 1 : 0;
+    blocks.first = shift / blocks.b;
+    blocks.end = views->Nq == 0 ? blocks.first : (shift + views->Nq - 1) / blocks.b + 1;
+    return blocks;
+}
+
+int64_t psk_block_near_key(const psk_blocks *blocks, int64_t block) {
+    return larger(block - blocks->lag, 0) * blocks->b;
+}
+
+int64_t psk_block_queries(const psk_blocks *blocks, const psk_attention_views *views, int64_t block, int64_t *first) {
+    *first = larger(block * blocks->b - blocks->shift, 0);
+    return smaller((block + 1) * blocks->b - blocks->shift, views->Nq);
+}
+
+psk_status psk_each_query_tile(const psk_attention *at, const psk_attention_views *views, psk_tile_pass *pass) {
+    const psk_blocks blocks = psk_blocks_of(at, views);
+    for (int64_t block = blocks.first; block < blocks.end; block++) {
+        int64_t first;
+        const int64_t end = psk_block_queries(&blocks, views, block, &first);
+        for (; first < end; first += PSK_QUERY_TILE) {
+            const psk_query_tile tile = psk_query_tile_at(at, views, first, end);
+            PSK_TRY(pass(at, views, &tile, psk_block_near_key(&blocks, block)));
+        }
+    }
+    return PSK_OK;
+}
+
 psk_query_tile psk_query_tile_at(const psk_attention *at, const psk_attention_views *views, int64_t first,
                                  int64_t end) {
     const bool causal = at->config.direction == PSK_CAUSAL;

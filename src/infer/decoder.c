@@ -21,10 +21,11 @@ psk_session_layout psk_session_layout_of(const psk_model_config *config) {
     layout.width[PSK_CACHE_K] = psk_attention_uses_qk(attention) ? s.h : 0;
     layout.width[PSK_CACHE_V] = s.h;
     layout.width[PSK_CACHE_B] = s.r;
-    if (!psk_attention_uses_ab(attention))
+    const bool local = psk_attention_has_local(attention);
+    if (!local && !psk_attention_uses_ab(attention))
         return layout;
-    layout.fold = s.local_norms ? attention->block_size : smaller(attention->block_size, PSK_PENDING_ROWS);
-    layout.ring = s.local_norms && attention->local == PSK_LOCAL_WINDOW ? 2 * layout.fold : layout.fold;
+    layout.fold = local ? attention->block_size : smaller(attention->block_size, PSK_PENDING_ROWS);
+    layout.ring = local && attention->local == PSK_LOCAL_WINDOW ? 2 * layout.fold : layout.fold;
     return layout;
 }
 

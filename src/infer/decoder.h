@@ -24,8 +24,8 @@ enum { PSK_CACHE_K, PSK_CACHE_V, PSK_CACHE_B, PSK_CACHES };
 /* A session's memory, in floats.
  *   state   L x Hkv x m x (d+1)
  *   rows    L x Hkv x capacity x width, of each kind; width 0: the mechanism has no such rows
- * ring > 0: that many rows, used as a ring; when it is full its oldest `fold` rows go into the state. ring == 0: every
- * row is kept and the capacity grows (psk_layout_capacity). */
+ * ring > 0: that many rows, used as a ring; when it is full its oldest `fold` rows go into the state, or are forgotten
+ * where there is none. ring == 0: every row is kept and the capacity grows (psk_layout_capacity). */
 typedef struct psk_session_layout {
     int64_t groups;       /* L Hkv */
     int64_t state_floats; /* of all groups */

@@ -1,9 +1,9 @@
 /* Decoding sessions (the functions are in polysketch.h): what a sequence leaves behind for its next token.
  *
  * Per layer and key/value head: the state Z of the block algorithm, and the rows (k'', v, b) of the keys that are not
- * in it yet (at most 2 b - 1; all of them for softmax and polynomial). A prompt is read in chunks by attention's core,
- * Nq new queries on Nk >= Nq keys (session_chunk.c). A token is a step: it is written into the ring of rows, reads Z
- * once, and a full block goes into Z (session_step.c). Both leave the same state. */
+ * in it yet (at most 2 b - 1; all of them for softmax and polynomial, unless local_only). A prompt is read in chunks by
+ * attention's core, Nq new queries on Nk >= Nq keys (session_chunk.c). A token is a step: it is written into the ring
+ * of rows, reads Z once, and a full block goes into Z (session_step.c). Both leave the same state. */
 #ifndef PSK_SESSION_H
 #define PSK_SESSION_H
 

@@ -64,8 +64,8 @@ static psk_status attend(psk_session *const *sessions, int64_t count, const psk_
             .Hkv = decoder->s.Hkv, .h = decoder->s.h, .d = decoder->s.h, .r = decoder->s.r, .sessions = kept,
             .q = psk_block_multiplied(block, &act->q), .a = act->q.s, .k = psk_block_multiplied(block, &act->k),
             .v = act->v, .b = act->k.s, .out = act->o);
-    for (int64_t i = 0; i < count; i++)
-        if (is_full(sessions[i]))
+    for (int64_t i = 0; i < count; i++) /* without a state the oldest block is forgotten */
+        if (sessions[i]->state != NULL && is_full(sessions[i]))
             PSK_TRY(fold(sessions[i], block->layer));
     return PSK_OK;
 }

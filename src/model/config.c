@@ -105,11 +105,17 @@ float psk_default_far_scale(const psk_attention_config *attention) {
  */
 
 #define PSK_USED_BY(mechanism) (1u << (mechanism))
+#define PSK_LOCAL_ONLY         (1u << 31)
 #define PSK_ALWAYS             (~0u)
 #define PSK_NEVER_REQUIRED     0u
 
-/* The integers: key, field, lowest, highest, mechanisms that use it (and so require the key in config.json). The limits
- * are far above what fits a machine; they keep products of a few sizes inside int64_t. */
+/* What a form of attention uses: what its mechanism does, and with local_only what that needs. */
+static unsigned used_by_form(const psk_attention_config *attention) {
+    return PSK_USED_BY(attention->mechanism) | (attention->local_only ? PSK_LOCAL_ONLY : 0);
+}
+
+/* The integers: key, field, lowest, highest, forms that use it (and so require the key in config.json). The limits are
+ * far above what fits a machine; they keep products of a few sizes inside int64_t. */
 typedef struct psk_config_integer {
     const char *key;
     size_t offset;
@@ -132,7 +138,8 @@ static const psk_config_integer psk_config_integers[] = {
     PSK_INTEGER_OF("sketch_size", attention.sketch_size, 1, 4096,
                    PSK_USED_BY(PSK_POLYSKETCH) | PSK_USED_BY(PSK_PERFORMER)),
     PSK_INTEGER("block_size", attention.block_size, 1, 1 << 24,
-                PSK_USED_BY(PSK_POLYSKETCH) | PSK_USED_BY(PSK_PERFORMER), PSK_USED_BY(PSK_POLYSKETCH)),
+                PSK_USED_BY(PSK_POLYSKETCH) | PSK_USED_BY(PSK_PERFORMER) | PSK_LOCAL_ONLY,
+                PSK_USED_BY(PSK_POLYSKETCH) | PSK_LOCAL_ONLY),
 };
 #define PSK_INTEGER_COUNT (sizeof psk_config_integers / sizeof psk_config_integers[0])
 
@@ -150,7 +157,7 @@ psk_status psk_model_config_check(const psk_model_config *config) {
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
         const int64_t value = integer_value(config, field);
-        const bool used = field->used_by & PSK_USED_BY(config->attention.mechanism);
+        const bool used = field->used_by & used_by_form(&config->attention);
         if (used && (value < field->low || value > field->high))
             return psk_fail(PSK_ERROR_ARGUMENT, "%s is %lld, must be %lld ... %lld", field->key, (long long)value,
                             (long long)field->low, (long long)field->high);
@@ -200,6 +207,10 @@ static const struct {
 } psk_config_choices[] = {{"attention", mechanism_name}, {"sketch", sketch_name}, {"local", local_name}};
 enum { PSK_CHOICE_ATTENTION, PSK_CHOICE_SKETCH, PSK_CHOICE_LOCAL, PSK_CHOICES };
 
+/* A softmax or polynomial model without it sees all keys, whatever its "local" says: before there was this key, "local"
+ * was written and meant nothing. */
+#define PSK_LOCAL_ONLY_KEY "local_only"
+
 /* The real numbers: key and field. */
 static const struct {
     const char *key;
@@ -231,7 +242,7 @@ static bool is_known_key(const char *key) {
     for (size_t i = 0; i < sizeof psk_foreign_keys / sizeof psk_foreign_keys[0]; i++)
         if (strcmp(key, psk_foreign_keys[i]) == 0)
             return true;
-    return strcmp(key, PSK_FAR_GAIN_KEY) == 0;
+    return strcmp(key, PSK_FAR_GAIN_KEY) == 0 || strcmp(key, PSK_LOCAL_ONLY_KEY) == 0;
 }
 
 static psk_status check_keys(const json_t *object, const char *where) {
@@ -271,17 +282,20 @@ static psk_status read_choice(const json_t *object, const char *where, int choic
 
 static psk_status read_choices(const json_t *object, const char *where, psk_attention_config *attention) {
     int mechanism = attention->mechanism, sketch = attention->sketch, local = attention->local;
+    bool local_only = false;
+    PSK_TRY(psk_json_bool(object, where, PSK_LOCAL_ONLY_KEY, &local_only));
     PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_ATTENTION].key));
     PSK_TRY(read_choice(object, where, PSK_CHOICE_ATTENTION, &mechanism));
-    if (mechanism == PSK_POLYSKETCH) {
+    if (mechanism == PSK_POLYSKETCH)
         PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_SKETCH].key));
+    if (mechanism == PSK_POLYSKETCH || local_only)
         PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_LOCAL].key));
-    }
     PSK_TRY(read_choice(object, where, PSK_CHOICE_SKETCH, &sketch));
     PSK_TRY(read_choice(object, where, PSK_CHOICE_LOCAL, &local));
     attention->mechanism = (psk_mechanism)mechanism;
     attention->sketch = (psk_sketch)sketch;
     attention->local = (psk_local)local;
+    attention->local_only = local_only;
     return PSK_OK;
 }
 
@@ -291,7 +305,7 @@ psk_status psk_config_from_json(const json_t *object, const char *where, psk_mod
     PSK_TRY(read_choices(object, where, &c.attention));
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
-        if (field->required_by & PSK_USED_BY(c.attention.mechanism))
+        if (field->required_by & used_by_form(&c.attention))
             PSK_TRY(require_key(object, where, field->key));
         PSK_TRY(psk_json_int(object, where, field->key, 0, INT64_MAX, integer_field(&c, field)));
     }
@@ -317,6 +331,7 @@ static psk_status fill_json(const psk_model_config *config, json_t *object) {
     PSK_TRY(psk_json_set(object, "model_type", json_string("polysketch")));
     for (size_t i = 0; i < PSK_CHOICES; i++)
         PSK_TRY(psk_json_set(object, psk_config_choices[i].key, json_string(psk_config_choices[i].name(values[i]))));
+    PSK_TRY(psk_json_set(object, PSK_LOCAL_ONLY_KEY, json_boolean(config->attention.local_only)));
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
         PSK_TRY(psk_json_set(object, field->key, json_integer(integer_value(config, field))));

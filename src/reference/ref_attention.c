@@ -36,8 +36,8 @@ int64_t psk_ref_state_rows(const psk_attention_config *config, int64_t r) {
     return config->mechanism == PSK_PERFORMER ? r : 0;
 }
 
-/* How many of Nk keys stay outside state1: those of the unfinished block, and with a window the last whole block too.
- */
+/* How many of Nk keys stay outside state1 (polysketch with a local part: those of the unfinished block, and with a
+ * window the last whole block too). */
 static int64_t tail_keys(const psk_attention_config *config, int64_t Nk) {
     const int64_t b = config->block_size;
     if (config->mechanism == PSK_PERFORMER || (config->mechanism == PSK_POLYSKETCH && config->local == PSK_LOCAL_NONE))
@@ -66,10 +66,18 @@ static token_pair locate(const head_view *head, int64_t i, int64_t j) {
     return (token_pair){query - start, key - start, document_start(head->tensors, key) == start};
 }
 
+/* Whether the key is in the query's block or, with a window, in the one before. */
+static bool is_near(const psk_attention_config *config, token_pair pair) {
+    const int64_t blocks_back = pair.query / config->block_size - pair.key / config->block_size;
+    return blocks_back == 0 || (config->local == PSK_LOCAL_WINDOW && blocks_back == 1);
+}
+
 static weight_form form_of(const head_view *head, int64_t i, int64_t j) {
     const psk_attention_config *config = head->config;
     const token_pair pair = locate(head, i, j);
     if (!pair.same_document || (config->direction == PSK_CAUSAL && pair.key > pair.query))
+        return WEIGHT_MASKED;
+    if (config->local_only && !is_near(config, pair))
         return WEIGHT_MASKED;
     switch (config->mechanism) {
     case PSK_SOFTMAX:
@@ -81,11 +89,7 @@ static weight_form form_of(const head_view *head, int64_t i, int64_t j) {
     case PSK_POLYSKETCH:
         break;
     }
-    if (config->local == PSK_LOCAL_NONE)
-        return WEIGHT_SQUARED;
-    const int64_t blocks_back = pair.query / config->block_size - pair.key / config->block_size;
-    const bool near = blocks_back == 0 || (config->local == PSK_LOCAL_WINDOW && blocks_back == 1);
-    return near ? WEIGHT_POWER : WEIGHT_SQUARED;
+    return config->local != PSK_LOCAL_NONE && is_near(config, pair) ? WEIGHT_POWER : WEIGHT_SQUARED;
 }
 
 static const double *query_row(const head_view *head, int64_t i) {
