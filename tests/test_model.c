@@ -263,6 +263,17 @@ static void copy_heads(const psk_model *from, int64_t from_head, psk_model *to, 
     memcpy(to->weights + b->offset + to_head * n, from->weights + a->offset + from_head * n, (size_t)n * sizeof(float));
 }
 
+/* On the tokens of the fixture. */
+static void expect_same_logits(const fixture *f, psk_model *other, double limit) {
+    const int64_t n = f->B * f->N * f->model->config.vocab_size;
+    float *got = psk_test_buffer(n), *want = psk_test_buffer(n);
+    PSK_TEST_OK(psk_model_logits(f->model, f->B, f->N, f->tokens, got));
+    PSK_TEST_OK(psk_model_logits(other, f->B, f->N, f->tokens, want));
+    PSK_TEST_AT_MOST(psk_test_relative_rms(got, want, n), limit);
+    psk_test_free(want);
+    psk_test_free(got);
+}
+
 /* Keys and values of 2 heads for 4 queries are those of 4 heads, two by two the same. */
 static void test_grouped_heads_equal_repeated_ones(void **state) {
     (void)state;
@@ -281,13 +292,7 @@ static void test_grouped_heads_equal_repeated_ones(void **state) {
                 copy_heads(f.model, 6 + head / 2, wide, 8 + head, name);
             }
         }
-        const int64_t n = f.N * config.vocab_size;
-        float *got = psk_test_buffer(n), *want = psk_test_buffer(n);
-        PSK_TEST_OK(psk_model_logits(f.model, 1, f.N, f.tokens, got));
-        PSK_TEST_OK(psk_model_logits(wide, 1, f.N, f.tokens, want));
-        PSK_TEST_AT_MOST(psk_test_relative_rms(got, want, n), 1e-6);
-        psk_test_free(want);
-        psk_test_free(got);
+        expect_same_logits(&f, wide, 1e-6);
         psk_model_free(wide);
         fixture_end(&f);
     }
@@ -467,17 +472,11 @@ static void test_gains_multiply_far_weights(void **state) {
             if (!config.far_gain)
                 continue;
             fixture f = fixture_begin(device, &config, 2, 40);
-            const int64_t n = f.B * f.N * config.vocab_size;
-            float *got = psk_test_buffer(n), *want = psk_test_buffer(n);
             set_gains(f.model, logf(3));
-            PSK_TEST_OK(psk_model_logits(f.model, f.B, f.N, f.tokens, got));
             config.far_gain = 0;
             config.attention.far_scale *= 3;
             psk_model *scaled = fixture_model(f.device, &config);
-            PSK_TEST_OK(psk_model_logits(scaled, f.B, f.N, f.tokens, want));
-            PSK_TEST_AT_MOST(psk_test_relative_rms(got, want, n), 1e-5);
-            psk_test_free(want);
-            psk_test_free(got);
+            expect_same_logits(&f, scaled, 1e-5);
             psk_model_free(scaled);
             fixture_end(&f);
         }
@@ -486,25 +485,20 @@ static void test_gains_multiply_far_weights(void **state) {
 /* Without a local part a head of nearly no gain sees nothing: its columns of `out` do not matter. */
 static void test_a_gain_is_that_of_its_head(void **state) {
     (void)state;
-    enum { B = 2, N = 20, H = 4, D = 32, V = 29 };
+    enum { H = 4, D = 32 };
     psk_model_config config = fixture_config(7); /* no local part */
     config.far_gain = 1;
     for (size_t device = 0; device < FIXTURE_DEVICES; device++)
         for (int64_t head = 0; head < H; head++) {
-            fixture f = fixture_begin(device, &config, B, N);
+            fixture f = fixture_begin(device, &config, 2, 20);
             psk_model *silent = fixture_model(f.device, &config);
-            float *got = psk_test_buffer(B * N * V), *want = psk_test_buffer(B * N * V);
             for (int64_t layer = 0; layer < config.n_layer; layer++) {
                 gains_of(f.model, layer)[head] = -80;
                 float *out = psk_params_layer(&silent->params, &config, layer, silent->weights).out;
                 for (int64_t i = 0; i < D; i++)
                     clear(out + i * D + head * (D / H), D / H);
             }
-            PSK_TEST_OK(psk_model_logits(f.model, B, N, f.tokens, got));
-            PSK_TEST_OK(psk_model_logits(silent, B, N, f.tokens, want));
-            PSK_TEST_AT_MOST(psk_test_relative_rms(got, want, B * N * V), 1e-6);
-            psk_test_free(want);
-            psk_test_free(got);
+            expect_same_logits(&f, silent, 1e-6);
             psk_model_free(silent);
             fixture_end(&f);
         }
