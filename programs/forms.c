@@ -32,7 +32,7 @@ option_group form_option_group(form_options *forms, command_option table[FORM_OP
     table[3] = (command_option){"local-only",
                                 OPTION_CHOICES,
                                 NULL,
-                                "of softmax and polynomial: the only keys that are seen, none for all keys",
+                                "of softmax and polynomial: the only keys seen; none: all keys",
                                 .target = &forms->local_only,
                                 .names = local_names()->names};
     return (option_group){"Forms of attention", table, FORM_OPTION_COUNT};
