@@ -54,10 +54,10 @@ def all_rows():
         rows[f"cost/{sketch} r=32 window b={BLOCK // 3}"] = sketched(sketch, 32, "window", BLOCK // 3)
     # What does the far part add? With far_scale 0 its weights are 0: the exact part alone.
     for local in ("block", "window"):
+        rows[f"controls/softmax, {local} alone"] = form(attention="softmax", local=local, block_size=BLOCK)
         rows[f"controls/polynomial p=4, {local} alone"] = sketched("learned_linear", 1, local, far_scale=0)
     rows[f"controls/polynomial p=4, window b={BLOCK // 3} alone"] = sketched("learned_linear", 1, "window", BLOCK // 3,
                                                                          far_scale=0)
-    rows[f"controls/softmax, context {BLOCK}"] = form(attention="softmax", context=BLOCK)
     for b in (16, 32, 128, 256):
         rows[f"sizes/learned_linear r=32 window b={b}"] = sketched("learned_linear", 32, "window", b)
     for r in (8, 64):
@@ -65,6 +65,7 @@ def all_rows():
     for scale in (0.01, 0.1, 10):
         rows[f"scale/learned_linear r=32 window, far_scale {scale}"] = sketched("learned_linear", 32, "window",
                                                                                far_scale=scale)
+    rows["scale/learned_linear r=32 window, far_gain"] = sketched("learned_linear", 32, "window", far_gain=True)
     for scale in (1, 0.03125):
         rows[f"scale/random r=32 block, far_scale {scale}"] = sketched("random", 32, "block", far_scale=scale)
     return rows
