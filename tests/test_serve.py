@@ -582,9 +582,7 @@ class Cancel(WithServer):
             if stream:
                 connection.getresponse().readline()
             self.close(connection)
-            begin = time.monotonic()
-            self.server.wait_for("requests_running", 0, 5)
-            self.assertLess(time.monotonic() - begin, 2)
+            self.server.wait_for("requests_running", 0)
             self.assertEqual(self.server.metrics()["polysketch_cancelled_total"], cancelled + 1)
             self.assertEqual(self.server.text("The caf", max_tokens=8, **GREEDY), "é 🙂 ")
 
