@@ -753,8 +753,8 @@ PSK_API void psk_sketch_bench_free(psk_sketch_bench *bench);
 typedef struct psk_step_bench psk_step_bench;
 PSK_API psk_status psk_step_bench_create(psk_model *model, int64_t B, int64_t N, int recompute, psk_step_bench **out);
 PSK_API psk_status psk_step_bench_run(psk_step_bench *bench, double *loss);
-PSK_API psk_status psk_step_bench_forward(psk_step_bench *bench,
-                                          double *loss);              /* the forward of the same tokens alone */
+/* The forward of the same tokens alone, as in training; *loss: their mean loss in nats. */
+PSK_API psk_status psk_step_bench_forward(psk_step_bench *bench, double *loss);
 PSK_API double psk_step_bench_grad_norm(const psk_step_bench *bench); /* of the last run, before clipping */
 PSK_API void psk_step_bench_free(psk_step_bench *bench);
 

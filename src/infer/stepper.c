@@ -29,7 +29,8 @@ typedef struct step_matrix {
     int64_t n, k;
 } step_matrix;
 
-#define MOST_MATRICES (4 + 4 * PSK_SKETCH_LEVELS)
+#define DENSE_MATRICES 4 /* of a layer; the largest sketch has two in each level of its two networks */
+#define MOST_MATRICES  (DENSE_MATRICES + 4 * PSK_SKETCH_LEVELS)
 
 /* Those of the sketch; returns their number. Random ones stay in float32, as in prompts (docs/numerics.md). */
 static int64_t sketch_matrices(const psk_decoder *decoder, const psk_sketch_params *params, step_matrix *out) {
@@ -47,6 +48,7 @@ static int64_t sketch_matrices(const psk_decoder *decoder, const psk_sketch_para
     return count;
 }
 
+/* Those of a layer; returns their number. */
 static int64_t layer_matrices(const psk_decoder *decoder, int64_t layer, step_matrix out[MOST_MATRICES]) {
     const psk_model *model = decoder->model;
     const psk_sizes *s = &decoder->s;
@@ -55,7 +57,7 @@ static int64_t layer_matrices(const psk_decoder *decoder, int64_t layer, step_ma
     out[1] = (step_matrix){weights.out, s->D, s->D};
     out[2] = (step_matrix){weights.up, 2 * s->F, s->D};
     out[3] = (step_matrix){weights.down, s->D, s->F};
-    return 4 + sketch_matrices(decoder, &weights.sketch, out + 4);
+    return DENSE_MATRICES + sketch_matrices(decoder, &weights.sketch, out + DENSE_MATRICES);
 }
 
 static step_matrix head_matrix(const psk_decoder *decoder) {
