@@ -27,6 +27,7 @@ import time
 
 # The model of all rows: 1.8 M parameters on bytes.
 MODEL = {"preset": "mini"}
+BYTES = 256  # the vocabulary that needs no tokenizer
 BLOCK = 64  # b of the grid, an eighth of the main context
 
 
@@ -56,6 +57,10 @@ def all_rows():
     for local in ("block", "window"):
         rows[f"controls/softmax, {local} alone"] = form(attention="softmax", local=local, block_size=BLOCK)
         rows[f"controls/polynomial p=4, {local} alone"] = sketched("learned_linear", 1, local, far_scale=0)
+    # Polynomial and sketched weights read LayerNormed q and k, GPT-2's softmax does not: is it the norms?
+    rows["controls/softmax, qk_norm"] = form(attention="softmax", qk_norm=True)
+    rows["controls/softmax, qk_norm, window alone"] = form(attention="softmax", qk_norm=True, local="window",
+                                                           block_size=BLOCK)
     rows[f"controls/polynomial p=4, window b={BLOCK // 3} alone"] = sketched("learned_linear", 1, "window", BLOCK // 3,
                                                                          far_scale=0)
     for b in (16, 32, 128, 256):
@@ -105,21 +110,33 @@ def call(line, log):
         sys.exit(f"quality.py: {' '.join(line)}\nended with exit code {code}; see {log}")
 
 
+def vocabulary(settings, texts, log):
+    """The tokenizer: bytes, or one made of the texts to learn from."""
+    if settings.vocab_size == BYTES:
+        return "bytes"
+    folder = os.path.join(settings.output, f"vocabulary-{settings.vocab_size}")
+    if not os.path.exists(os.path.join(folder, "tokenizer.json")):
+        call(command(settings, "tokenizer", "train", texts, output=folder, vocab_size=settings.vocab_size), log)
+    return folder
+
+
 def prepare(settings):
     """Tokens to learn from, and (folder, split) of those held out."""
     train, valid = (os.path.join(settings.texts, name) for name in ("train", "valid"))
-    tokens, held_out = (os.path.join(settings.output, name) for name in ("tokens", "held-out"))
+    tokens, held_out = (os.path.join(settings.output, f"{name}-{settings.vocab_size}")
+                        for name in ("tokens", "held-out"))
     log = os.path.join(settings.output, "prepare.log")
     whole = os.path.isdir(train) and os.path.isdir(valid)
     jobs = [(train, tokens, 0), (valid, held_out, 0)] if whole else [(settings.texts, tokens, 0.1)]
     for texts, folder, fraction in jobs:
         if not os.path.exists(os.path.join(folder, "tokenizer.json")):
             shutil.rmtree(folder, ignore_errors=True)
-            call(command(settings, "prepare", texts, output=folder, valid=fraction), log)
+            call(command(settings, "prepare", texts, output=folder, valid=fraction,
+                         tokenizer=vocabulary(settings, train if whole else settings.texts, log)), log)
     return (tokens, held_out, "train") if whole else (tokens, tokens, "valid")
 
 
-KEY = ("row", "seed", "context", "steps", "batch_tokens", "learning_rate", "precision")
+KEY = ("row", "seed", "context", "vocab_size", "steps", "batch_tokens", "learning_rate", "precision")
 
 
 def key_of(result):
@@ -128,7 +145,8 @@ def key_of(result):
 
 
 def key_of_job(settings, row, seed, context):
-    return (row, seed, context, settings.steps, settings.batch_tokens, settings.learning_rate, settings.precision)
+    return (row, seed, context, settings.vocab_size, settings.steps, settings.batch_tokens, settings.learning_rate,
+            settings.precision)
 
 
 def read_results(path):
@@ -181,7 +199,7 @@ def run_row(settings, row, options, seed, context, data, results):
     tokens, held_out, split = data
     context_here = options.get("context", context)
     name = "".join(c if c.isalnum() or c in "._=-" else "-"
-                   for c in f"{row}-n{context}-s{seed}-t{settings.steps}-{settings.learning_rate:g}")
+                   for c in f"{row}-v{settings.vocab_size}-n{context}-s{seed}-t{settings.steps}-{settings.learning_rate:g}")
     run = os.path.join(settings.output, "runs", name)
     train(settings, options, seed, context_here, tokens, run)
     result = measure(settings, row, options, seed, context_here, held_out, split, run)
@@ -214,7 +232,7 @@ def run_study(settings):
 
 
 def groups_of(results):
-    """(context, steps, batch tokens, learning rate, precision) -> row -> its results, one a seed."""
+    """(context, vocabulary, steps, batch tokens, learning rate, precision) -> row -> its results, one a seed."""
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for result in {key_of(result): result for result in results}.values():
         groups[key_of(result)[2:]][result["row"]].append(result)
@@ -294,10 +312,12 @@ def report(settings):
     results = read_results(os.path.join(settings.output, "results.jsonl"))
     if not results:
         sys.exit(f"quality.py: {settings.output} has no results yet")
-    lines = ["Held-out loss in nats per token (a token is a byte), with its standard error between seeds.", ""]
-    for (context, steps, batch_tokens, learning_rate, precision), rows in sorted(groups_of(results).items()):
-        title = f"Context {context}, {steps} steps of {batch_tokens} tokens, learning rate {learning_rate:g}, {precision}"
-        picture = f"positions-{context}-{steps}-{learning_rate:g}-{precision}.png"
+    lines = ["Held-out loss in nats per token, with its standard error between seeds.", ""]
+    for group, rows in sorted(groups_of(results).items()):
+        context, vocab_size, steps, batch_tokens, learning_rate, precision = group
+        title = (f"{'Bytes' if vocab_size == BYTES else f'{vocab_size} tokens'}, context {context}, {steps} steps of "
+                 f"{batch_tokens}, learning rate {learning_rate:g}, {precision}")
+        picture = f"positions-{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}.png"
         lines += [f"## {title}", "", *table(rows, context), ""]
         if draw_positions(rows, f"Loss by position. {title}", os.path.join(settings.output, picture)):
             lines += [f"![loss by position]({picture})", ""]
@@ -321,6 +341,8 @@ def main():
     run.add_argument("--program", default="polysketch")
     run.add_argument("--seeds", type=int, nargs="+", default=[1])
     run.add_argument("--contexts", type=int, nargs="+", default=[512], help="tokens a sequence")
+    run.add_argument("--vocab-size", type=int, default=4096,
+                     help=f"tokens of a vocabulary made of the texts, or {BYTES} for bytes [4096]")
     run.add_argument("--steps", type=int, default=1000)
     run.add_argument("--batch-tokens", type=int, default=4096, help="of a step")
     run.add_argument("--learning-rate", type=float, default=1e-3)

@@ -209,6 +209,7 @@ typedef struct psk_model_config {
     int64_t n_head;      /* H; h = D / H */
     int64_t n_kv_head;   /* Hkv; 0 means n_head */
     int far_gain;        /* polysketch: sketched weights of head e times exp(g_e), g trained, 0 at first */
+    int qk_norm;         /* softmax: of LN(q) and LN(k), the LayerNorm that polynomial attention has */
     psk_attention_config attention;
 } psk_model_config;
 

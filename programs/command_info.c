@@ -65,6 +65,8 @@ static void print_config(const psk_model_config *config) {
         printf(", degree %lld", (long long)attention->degree);
     else if (attention->mechanism == PSK_PERFORMER)
         printf(", %lld features", (long long)attention->sketch_size);
+    if (config->qk_norm)
+        printf(" of LayerNormed q and k");
     if (attention->local_only)
         printf("; blocks of %lld, no key beyond them is seen", (long long)attention->block_size);
     putchar('\n');

@@ -28,8 +28,13 @@ const name_list *local_names(void) {
 }
 
 model_options model_options_none(void) {
-    return (model_options){
-        .attention = -1, .sketch = -1, .local = -1, .far_gain = -1, .far_scale = NAN, .denominator_bias = NAN};
+    return (model_options){.attention = -1,
+                           .sketch = -1,
+                           .local = -1,
+                           .far_gain = -1,
+                           .qk_norm = -1,
+                           .far_scale = NAN,
+                           .denominator_bias = NAN};
 }
 
 option_group model_option_group(model_options *model, command_option table[MODEL_OPTION_CAPACITY]) {
@@ -63,6 +68,8 @@ option_group model_option_group(model_options *model, command_option table[MODEL
          .fallback = "what suits the sketch"},
         {"far-gain", OPTION_FLAG, NULL, "polysketch: each head learns how loud its sketched weights are",
          .target = &model->far_gain},
+        {"qk-norm", OPTION_FLAG, NULL, "softmax: of LayerNormed q and k, as polynomial attention is",
+         .target = &model->qk_norm},
         {"denominator-bias", OPTION_REAL, NULL, "added to the sum of weights", &model->denominator_bias, .low = 0,
          .high = 1e6, .fallback = preset},
     };
@@ -101,6 +108,8 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
         attention->local_only = sees_pairs(attention) && attention->local != PSK_LOCAL_NONE;
     if (model->far_gain >= 0)
         config->far_gain = model->far_gain;
+    if (model->qk_norm >= 0)
+        config->qk_norm = model->qk_norm;
     if (!isnan(model->denominator_bias))
         attention->denominator_bias = (float)model->denominator_bias;
     if (!isnan(model->far_scale))

@@ -18,36 +18,39 @@ static const char *const fixture_devices[] = {"reference", "cpu"};
 #define FIXTURE_DEVICES (sizeof fixture_devices / sizeof fixture_devices[0])
 
 /* Softmax, polynomial and performer, the first two also with the keys of a local part alone, and polysketch with every
- * sketch and every local part; then with a gain for each head, every sketch and every local part once or more. */
+ * sketch and every local part; then with a gain for each head, every sketch and every local part once or more; then softmax of
+ * LayerNormed q and k. */
 static const struct {
     psk_mechanism mechanism;
     psk_sketch sketch;
     psk_local local;
-    bool far_gain;
+    bool far_gain, qk_norm;
 } fixture_forms[] = {
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
-    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
-    {PSK_PERFORMER, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
-    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_NONE, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_NONE, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_NONE, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_BLOCK, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, false},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, true},
-    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, true},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, true},
-    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, true},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, false},
+    {PSK_PERFORMER, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false, false},
+    {PSK_POLYNOMIAL, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_BLOCK, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_NONE, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_NONE, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_NONE, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_BLOCK, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, false, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, true, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, true, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, true, false},
+    {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, true, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, true},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, true},
 };
 #define FIXTURE_FORMS (sizeof fixture_forms / sizeof fixture_forms[0])
 
@@ -65,6 +68,7 @@ static inline psk_model_config fixture_config(size_t form) {
     config.attention.local = fixture_forms[form].local;
     config.attention.local_only = !psk_attention_uses_ab(&config.attention) && config.attention.local != PSK_LOCAL_NONE;
     config.far_gain = fixture_forms[form].far_gain;
+    config.qk_norm = fixture_forms[form].qk_norm;
     config.attention.sketch_size = 5;
     config.attention.block_size = 7;
     return config;
@@ -74,10 +78,10 @@ static inline psk_model_config fixture_config(size_t form) {
 static inline const char *fixture_name(size_t form) {
     static char name[64];
     const bool sketched = fixture_forms[form].mechanism == PSK_POLYSKETCH;
-    snprintf(name, sizeof name, "%s %s %s%s", psk_mechanism_name(fixture_forms[form].mechanism),
+    snprintf(name, sizeof name, "%s %s %s%s%s", psk_mechanism_name(fixture_forms[form].mechanism),
              sketched ? psk_sketch_name(fixture_forms[form].sketch) : "",
              fixture_forms[form].mechanism != PSK_PERFORMER ? psk_local_name(fixture_forms[form].local) : "",
-             fixture_forms[form].far_gain ? " gain" : "");
+             fixture_forms[form].far_gain ? " gain" : "", fixture_forms[form].qk_norm ? " qk_norm" : "");
     return name;
 }
 

@@ -19,7 +19,7 @@ done
 
 study() {
     python3 "$script" run --program "$program" --texts "$work/texts" --output "$work/study" --contexts 32 \
-        --batch-tokens 64 --steps 2 --threads 1 --seeds "$@" >"$work/out"
+        --vocab-size 256 --batch-tokens 64 --steps 2 --threads 1 --seeds "$@" >"$work/out"
 }
 lines() {
     wc -l <"$work/study/results.jsonl"

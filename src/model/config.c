@@ -38,7 +38,7 @@ psk_sizes psk_sizes_of(const psk_model_config *config) {
         .performer = attention->mechanism == PSK_PERFORMER,
     };
     s.E = (s.H + 2 * s.Hkv) * s.h;
-    s.qk_norm = attention->mechanism == PSK_POLYNOMIAL || (sketch && !s.learned);
+    s.qk_norm = config->qk_norm || attention->mechanism == PSK_POLYNOMIAL || (sketch && !s.learned);
     return s;
 }
 
@@ -176,6 +176,10 @@ psk_status psk_model_config_check(const psk_model_config *config) {
         return psk_fail(PSK_ERROR_ARGUMENT,
                         "far_gain is true, but attention is %s: only polysketch has sketched weights",
                         psk_mechanism_name(config->attention.mechanism));
+    if (config->qk_norm && config->attention.mechanism != PSK_SOFTMAX)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "qk_norm is true, but attention is %s: only softmax has LayerNorms of q and k by choice",
+                        psk_mechanism_name(config->attention.mechanism));
     if (config->attention.mechanism == PSK_POLYSKETCH)
         PSK_TRY(psk_sketch_check(&config->attention, psk_config_head_size(config)));
     return PSK_OK;
@@ -207,9 +211,23 @@ static const struct {
 } psk_config_choices[] = {{"attention", mechanism_name}, {"sketch", sketch_name}, {"local", local_name}};
 enum { PSK_CHOICE_ATTENTION, PSK_CHOICE_SKETCH, PSK_CHOICE_LOCAL, PSK_CHOICES };
 
-/* A softmax or polynomial model without it sees all keys, whatever its "local" says: before there was this key, "local"
- * was written and meant nothing. */
-#define PSK_LOCAL_ONLY_KEY "local_only"
+/* The flags: key and field; false where the key is missing. A softmax or polynomial model without local_only sees all
+ * keys, whatever its "local" says: before there was this key, "local" was written and meant nothing. */
+static const struct {
+    const char *key;
+    size_t offset;
+} psk_config_flags[] = {{"local_only", offsetof(psk_model_config, attention.local_only)},
+                        {"far_gain", offsetof(psk_model_config, far_gain)},
+                        {"qk_norm", offsetof(psk_model_config, qk_norm)}};
+#define PSK_FLAG_COUNT (sizeof psk_config_flags / sizeof psk_config_flags[0])
+
+static int *flag_field(psk_model_config *config, size_t i) {
+    return (int *)(void *)((char *)config + psk_config_flags[i].offset);
+}
+
+static int flag_value(const psk_model_config *config, size_t i) {
+    return *(const int *)(const void *)((const char *)config + psk_config_flags[i].offset);
+}
 
 /* The real numbers: key and field. */
 static const struct {
@@ -227,8 +245,6 @@ static float real_value(const psk_model_config *config, size_t i) {
     return *(const float *)(const void *)((const char *)config + psk_config_reals[i].offset);
 }
 
-#define PSK_FAR_GAIN_KEY "far_gain"
-
 static bool is_known_key(const char *key) {
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++)
         if (strcmp(key, psk_config_integers[i].key) == 0)
@@ -239,10 +255,13 @@ static bool is_known_key(const char *key) {
     for (size_t i = 0; i < PSK_REAL_COUNT; i++)
         if (strcmp(key, psk_config_reals[i].key) == 0)
             return true;
+    for (size_t i = 0; i < PSK_FLAG_COUNT; i++)
+        if (strcmp(key, psk_config_flags[i].key) == 0)
+            return true;
     for (size_t i = 0; i < sizeof psk_foreign_keys / sizeof psk_foreign_keys[0]; i++)
         if (strcmp(key, psk_foreign_keys[i]) == 0)
             return true;
-    return strcmp(key, PSK_FAR_GAIN_KEY) == 0 || strcmp(key, PSK_LOCAL_ONLY_KEY) == 0;
+    return false;
 }
 
 static psk_status check_keys(const json_t *object, const char *where) {
@@ -282,26 +301,28 @@ static psk_status read_choice(const json_t *object, const char *where, int choic
 
 static psk_status read_choices(const json_t *object, const char *where, psk_attention_config *attention) {
     int mechanism = attention->mechanism, sketch = attention->sketch, local = attention->local;
-    bool local_only = false;
-    PSK_TRY(psk_json_bool(object, where, PSK_LOCAL_ONLY_KEY, &local_only));
     PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_ATTENTION].key));
     PSK_TRY(read_choice(object, where, PSK_CHOICE_ATTENTION, &mechanism));
     if (mechanism == PSK_POLYSKETCH)
         PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_SKETCH].key));
-    if (mechanism == PSK_POLYSKETCH || local_only)
+    if (mechanism == PSK_POLYSKETCH || attention->local_only)
         PSK_TRY(require_key(object, where, psk_config_choices[PSK_CHOICE_LOCAL].key));
     PSK_TRY(read_choice(object, where, PSK_CHOICE_SKETCH, &sketch));
     PSK_TRY(read_choice(object, where, PSK_CHOICE_LOCAL, &local));
     attention->mechanism = (psk_mechanism)mechanism;
     attention->sketch = (psk_sketch)sketch;
     attention->local = (psk_local)local;
-    attention->local_only = local_only;
     return PSK_OK;
 }
 
 psk_status psk_config_from_json(const json_t *object, const char *where, psk_model_config *config) {
     psk_model_config c = {.attention = psk_attention_config_default()};
     PSK_TRY(check_keys(object, where));
+    for (size_t i = 0; i < PSK_FLAG_COUNT; i++) {
+        bool flag = false;
+        PSK_TRY(psk_json_bool(object, where, psk_config_flags[i].key, &flag));
+        *flag_field(&c, i) = flag;
+    }
     PSK_TRY(read_choices(object, where, &c.attention));
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
@@ -315,9 +336,6 @@ psk_status psk_config_from_json(const json_t *object, const char *where, psk_mod
         PSK_TRY(psk_json_double(object, where, psk_config_reals[i].key, 0, (double)FLT_MAX, &value));
         *real_field(&c, i) = (float)value;
     }
-    bool far_gain = false;
-    PSK_TRY(psk_json_bool(object, where, PSK_FAR_GAIN_KEY, &far_gain));
-    c.far_gain = far_gain;
     if (psk_model_config_check(&c) != PSK_OK)
         return psk_fail_within(PSK_ERROR_FORMAT, "%s", where);
     *config = c;
@@ -331,14 +349,15 @@ static psk_status fill_json(const psk_model_config *config, json_t *object) {
     PSK_TRY(psk_json_set(object, "model_type", json_string("polysketch")));
     for (size_t i = 0; i < PSK_CHOICES; i++)
         PSK_TRY(psk_json_set(object, psk_config_choices[i].key, json_string(psk_config_choices[i].name(values[i]))));
-    PSK_TRY(psk_json_set(object, PSK_LOCAL_ONLY_KEY, json_boolean(config->attention.local_only)));
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
         PSK_TRY(psk_json_set(object, field->key, json_integer(integer_value(config, field))));
     }
     for (size_t i = 0; i < PSK_REAL_COUNT; i++)
         PSK_TRY(psk_json_set(object, psk_config_reals[i].key, json_real((double)real_value(config, i))));
-    return psk_json_set(object, PSK_FAR_GAIN_KEY, json_boolean(config->far_gain));
+    for (size_t i = 0; i < PSK_FLAG_COUNT; i++)
+        PSK_TRY(psk_json_set(object, psk_config_flags[i].key, json_boolean(flag_value(config, i))));
+    return PSK_OK;
 }
 
 psk_status psk_config_to_json(const psk_model_config *config, json_t **object) {

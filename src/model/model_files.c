@@ -72,7 +72,7 @@ static psk_status check_names(const psk_params *params, const psk_safetensors *f
         if (psk_params_find(params, name) == NULL)
             return psk_fail(PSK_ERROR_FORMAT,
                             "%s: tensor \"%s\" is unexpected: the model that config.json describes has none of this "
-                            "name; check attention, sketch, local, far_gain and n_layer there",
+                            "name; check attention, sketch, local, far_gain, qk_norm and n_layer there",
                             psk_safetensors_path(file), name);
     }
     return PSK_OK;
