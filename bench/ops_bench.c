@@ -75,7 +75,7 @@ typedef psk_status (*operation)(psk_device *device);
     BYTES(tanh_product_forward, TOKENS * 12.0 * WIDTH, .n = TOKENS * (int64_t)WIDTH, .a = buffer[0], .b = buffer[1],   \
           .y = buffer[2], .c = 5.0f)                                                                                   \
     BYTES(embedding_forward, TOKENS * 8.0 * WIDTH, .rows = TOKENS, .D = WIDTH, .tokens = integers,                     \
-          .positions = integers, .wte = buffer[0], .x = buffer[1])                                                     \
+          .positions = integers, .wte = buffer[0], .x = buffer[1], .position_scale = 1.0f)                             \
     BYTES(embedding_backward, TOKENS * 12.0 * WIDTH, .rows = TOKENS, .D = WIDTH, .V = VOCABULARY, .tokens = integers,  \
           .dx = buffer[0], .dwte = buffer[1])                                                                          \
     BYTES(cross_entropy, 512 * 8.0 * VOCABULARY, .rows = 512, .V = VOCABULARY, .logits = buffer[0], .bias = buffer[1], \

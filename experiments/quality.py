@@ -71,6 +71,11 @@ def all_rows():
         rows[f"scale/learned_linear r=32 window, far_scale {scale}"] = sketched("learned_linear", 32, "window",
                                                                                far_scale=scale)
     rows["scale/learned_linear r=32 window, far_gain"] = sketched("learned_linear", 32, "window", far_gain=True)
+    # The sinusoids that the paper adds to the embeddings, beside RoPE.
+    for scale in (0.1, 1):
+        rows[f"positions/softmax, position_scale {scale}"] = form(attention="softmax", position_scale=scale)
+        rows[f"positions/learned_linear r=32 window, position_scale {scale}"] = sketched("learned_linear", 32, "window",
+                                                                                         position_scale=scale)
     for scale in (1, 0.03125):
         rows[f"scale/random r=32 block, far_scale {scale}"] = sketched("random", 32, "block", far_scale=scale)
     return rows

@@ -202,14 +202,15 @@ PSK_API psk_status psk_attention_backward(psk_attention *attention, const psk_at
  * rope(k), v and a GEGLU MLP, both on LayerNormed input, both residual; final LayerNorm, logits by the transposed
  * embedding plus lm_head.bias. */
 typedef struct psk_model_config {
-    int64_t vocab_size;  /* V */
-    int64_t n_positions; /* context the model was trained for; longer ones run, positions extrapolate */
-    int64_t n_embd;      /* D */
-    int64_t n_layer;     /* L */
-    int64_t n_head;      /* H; h = D / H */
-    int64_t n_kv_head;   /* Hkv; 0 means n_head */
-    int far_gain;        /* polysketch: sketched weights of head e times exp(g_e), g trained, 0 at first */
-    int qk_norm;         /* softmax: of LN(q) and LN(k), the LayerNorm that polynomial attention has */
+    int64_t vocab_size;   /* V */
+    int64_t n_positions;  /* context the model was trained for; longer ones run, positions extrapolate */
+    int64_t n_embd;       /* D */
+    int64_t n_layer;      /* L */
+    int64_t n_head;       /* H; h = D / H */
+    int64_t n_kv_head;    /* Hkv; 0 means n_head */
+    float position_scale; /* factor on the sinusoidal positions; 0: RoPE alone (presets), 1: as in the paper */
+    int far_gain;         /* polysketch: sketched weights of head e times exp(g_e), g trained, 0 at first */
+    int qk_norm;          /* softmax: of LN(q) and LN(k), the LayerNorm that polynomial attention has */
     psk_attention_config attention;
 } psk_model_config;
 

@@ -34,7 +34,8 @@ model_options model_options_none(void) {
                            .far_gain = -1,
                            .qk_norm = -1,
                            .far_scale = NAN,
-                           .denominator_bias = NAN};
+                           .denominator_bias = NAN,
+                           .position_scale = NAN};
 }
 
 option_group model_option_group(model_options *model, command_option table[MODEL_OPTION_CAPACITY]) {
@@ -70,6 +71,8 @@ option_group model_option_group(model_options *model, command_option table[MODEL
          .target = &model->far_gain},
         {"qk-norm", OPTION_FLAG, NULL, "softmax: of LayerNormed q and k, as polynomial attention is",
          .target = &model->qk_norm},
+        {"position-scale", OPTION_REAL, NULL, "factor on sinusoidal positions; 0: RoPE alone, 1: the paper's",
+         &model->position_scale, .low = 0, .high = 1e6, .fallback = preset},
         {"denominator-bias", OPTION_REAL, NULL, "added to the sum of weights", &model->denominator_bias, .low = 0,
          .high = 1e6, .fallback = preset},
     };
@@ -110,6 +113,8 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
         config->far_gain = model->far_gain;
     if (model->qk_norm >= 0)
         config->qk_norm = model->qk_norm;
+    if (!isnan(model->position_scale))
+        config->position_scale = (float)model->position_scale;
     if (!isnan(model->denominator_bias))
         attention->denominator_bias = (float)model->denominator_bias;
     if (!isnan(model->far_scale))

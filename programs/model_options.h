@@ -9,7 +9,7 @@ typedef struct model_options {
     const char *preset;
     int64_t layers, heads, kv_heads, width, degree, sketch_size, block_size;
     int attention, sketch, local, far_gain, qk_norm;
-    double far_scale, denominator_bias;
+    double far_scale, denominator_bias, position_scale;
 } model_options;
 
 model_options model_options_none(void);

@@ -18,8 +18,8 @@ static const char *const fixture_devices[] = {"reference", "cpu"};
 #define FIXTURE_DEVICES (sizeof fixture_devices / sizeof fixture_devices[0])
 
 /* Softmax, polynomial and performer, the first two also with the keys of a local part alone, and polysketch with every
- * sketch and every local part; then with a gain for each head, every sketch and every local part once or more; then softmax of
- * LayerNormed q and k. */
+ * sketch and every local part; then softmax of LayerNormed q and k; then polysketch with a gain for each head, every
+ * sketch and every local part once or more. */
 static const struct {
     psk_mechanism mechanism;
     psk_sketch sketch;
@@ -45,12 +45,12 @@ static const struct {
     {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_NONE, false, false},
     {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_BLOCK, false, false},
     {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, false, false},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, true},
+    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, true},
     {PSK_POLYSKETCH, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, true, false},
     {PSK_POLYSKETCH, PSK_SKETCH_RANDOM_HADAMARD, PSK_LOCAL_BLOCK, true, false},
     {PSK_POLYSKETCH, PSK_SKETCH_LEARNED, PSK_LOCAL_BLOCK, true, false},
     {PSK_POLYSKETCH, PSK_SKETCH_LEARNED_LINEAR, PSK_LOCAL_WINDOW, true, false},
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_NONE, false, true},
-    {PSK_SOFTMAX, PSK_SKETCH_RANDOM, PSK_LOCAL_WINDOW, false, true},
 };
 #define FIXTURE_FORMS (sizeof fixture_forms / sizeof fixture_forms[0])
 
@@ -62,6 +62,7 @@ static inline psk_model_config fixture_config(size_t form) {
                                .n_layer = 2,
                                .n_head = 4,
                                .n_kv_head = 2,
+                               .position_scale = 0.7f,
                                .attention = psk_attention_config_default()};
     config.attention.mechanism = fixture_forms[form].mechanism;
     config.attention.sketch = fixture_forms[form].sketch;

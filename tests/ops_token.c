@@ -320,7 +320,7 @@ static psk_status run_embedding_forward(ops_run *run, const int64_t *s, int64_t 
     float *x = ops_new(run, "x", OPS_OUTPUT, ops_packed(s[0], s[1]));
     ops_rounding(run, x, 4, 0);
     OPS_CALL(run, embedding_forward, .rows = s[0], .D = s[1], .tokens = tokens, .positions = positions, .wte = wte,
-             .x = x);
+             .x = x, .position_scale = 0.7f);
     return PSK_OK;
 }
 
@@ -351,7 +351,7 @@ static psk_status gradient_embedding_backward(ops_gradient *g, const int64_t *s)
     const float *wte = ops_variable_new(g, "wte", s[2] * s[1], 0, 1, &dwte);
     float *x = ops_result(g, s[0] * s[1]);
     PSK_RUN(g->device, embedding_forward, .rows = s[0], .D = s[1], .tokens = tokens, .positions = positions, .wte = wte,
-            .x = x);
+            .x = x, .position_scale = 0.7f);
     PSK_RUN(g->device, embedding_backward, .rows = s[0], .D = s[1], .V = s[2], .tokens = tokens,
             .dx = ops_observe(g, x, s[0] * s[1]), .dwte = dwte);
     return PSK_OK;

@@ -137,7 +137,8 @@ static void run_embedding_forward(psk_device *device, tensors *t) {
     const int64_t rows = 397, D = 131;
     int32_t *tokens = integers(t, rows, 97);
     float *wte = tensor(t, 97 * D), *x = tensor(t, rows * D);
-    RUN_OP(embedding_forward, .rows = rows, .D = D, .tokens = tokens, .positions = tokens, .wte = wte, .x = x);
+    RUN_OP(embedding_forward, .rows = rows, .D = D, .tokens = tokens, .positions = tokens, .wte = wte, .x = x,
+           .position_scale = 0.7f);
 }
 
 static void run_embedding_backward(psk_device *device, tensors *t) {
@@ -604,7 +605,7 @@ static void angles_are_accurate_to_millions(void **state) {
         if (!device)
             continue;
         RUN_OP(embedding_forward, .rows = POSITIONS, .D = 2, .tokens = tokens, .positions = positions, .wte = wte,
-               .x = x);
+               .x = x, .position_scale = 1.0f);
         for (int64_t t = 0; t < POSITIONS; t++) {
             const double sine = fabs((double)x[2 * t] - sin((double)positions[t]));
             const double cosine = fabs((double)x[2 * t + 1] - cos((double)positions[t]));

@@ -432,6 +432,31 @@ static void test_new_weights(void **state) {
 
 /* The optimiser */
 
+/* Sinusoids would drown GPT-2's embeddings; where there are none, these are what a model starts with. A token at two
+ * positions differs in the sinusoids alone. */
+static void test_positions_are_added_as_the_config_says(void **state) {
+    (void)state;
+    for (int sinusoids = 0; sinusoids < 2; sinusoids++) {
+        psk_model_config config = fixture_config(0);
+        config.position_scale = (float)sinusoids;
+        config.vocab_size = 1000;
+        for (size_t device = 0; device < FIXTURE_DEVICES; device++) {
+            psk_device *d = fixture_device(device);
+            psk_model *model;
+            float logits[2000];
+            PSK_TEST_OK(psk_model_create(d, &config, FIXTURE_SEED, &model));
+            const float *wte = psk_params_model(&model->params, model->weights).wte;
+            const double std = sqrt(second_moment(wte, config.vocab_size * config.n_embd));
+            PSK_TEST_AT_MOST(fabs(std / (sinusoids ? 0.1 : 0.02) - 1), 0.02);
+            PSK_TEST_OK(psk_model_logits(model, 1, 2, (const int32_t[]){3, 3}, logits));
+            const double moved = psk_test_relative_rms(logits + 1000, logits, 1000);
+            assert_true(sinusoids ? moved > 1e-2 : moved < 1e-5);
+            psk_model_free(model);
+            psk_device_free(d);
+        }
+    }
+}
+
 static void test_a_gradient_that_is_not_finite_is_named(void **state) {
     (void)state;
     const psk_optimizer_settings settings = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
@@ -468,6 +493,7 @@ int main(void) {
         cmocka_unit_test(test_qk_norm_takes_lengths_away),
         cmocka_unit_test(test_wrong_batches_are_refused),
         cmocka_unit_test(test_new_weights),
+        cmocka_unit_test(test_positions_are_added_as_the_config_says),
         cmocka_unit_test(test_a_gradient_that_is_not_finite_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

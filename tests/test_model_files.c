@@ -4,6 +4,8 @@
 #include "base/files.h"
 #include "io/safetensors.h"
 
+#include <math.h>
+
 static char *in(const char *folder, const char *name) {
     char *path;
     PSK_TEST_OK(psk_join_path(folder, name, &path));
@@ -151,11 +153,15 @@ static void test_configs_are_checked(void **state) {
     PSK_TEST_OK(psk_model_config_read(path, &config));
     assert_int_equal(psk_config_kv_heads(&config), 1);
     assert_false(config.far_gain);
+    assert_true(config.position_scale == 1); /* as before there was this key */
     expect_local_only_to_be_said(path);
     config = fixture_config(7);
     config.attention.degree = 6; /* p/2 = 3 is no power of two */
     PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "degree", "6");
     config.attention.degree = 4;
+    config.position_scale = NAN;
+    PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "position_scale is nan");
+    config.position_scale = 0;
     config.attention.direction = PSK_BIDIRECTIONAL;
     PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "causal");
     psk_free(path);
@@ -180,6 +186,7 @@ static void test_presets(void **state) {
     assert_int_equal(config.n_layer, 24);
     assert_int_equal(config.n_head, 16);
     assert_int_equal(config.n_embd, 1024);
+    assert_true(config.position_scale == 0);
     PSK_TEST_FAILS(psk_model_config_preset("gpt3", &config), PSK_ERROR_ARGUMENT, "gpt3", "gpt2-large");
     config.attention.sketch = PSK_SKETCH_RANDOM;
     assert_true(psk_default_far_scale(&config.attention) == 1.0f / (32 * 32));

@@ -242,6 +242,7 @@ static double loss_in(psk_precision precision) {
     config.n_positions = 64;
     o.context = 64;
     o.steps = 60;
+    o.learning_rate = 1e-3;
     o.precision = precision;
     o.output = path_in(f.folder, psk_precision_name(precision));
     PSK_TEST_OK(psk_model_create(f.device, &config, 11, &model));
@@ -256,9 +257,11 @@ static void learns_in_bfloat16(void **unused) {
     if (!f.device->has_bf16)
         skip();
     const double rounded = loss_in(PSK_PRECISION_BF16), plain = loss_in(PSK_PRECISION_F32);
+    printf("  float32 %.3f, bfloat16 %.3f\n", plain, rounded);
     assert_true(rounded != plain);
-    PSK_TEST_AT_MOST(plain, 2.6);                      /* as above */
-    PSK_TEST_AT_MOST(fabs(rounded / plain - 1), 0.02); /* after so few steps on so little text */
+    PSK_TEST_AT_MOST(plain, 2.6); /* as above */
+    /* of what was learned, where a step more brings 1 % */
+    PSK_TEST_AT_MOST(fabs(rounded - plain) / (log(257) - plain), 0.02);
 }
 
 static void refuses_a_precision_that_the_device_lacks(void **unused) {
@@ -280,7 +283,7 @@ static void best_is_kept(void **unused) {
     watcher w = {.stop_at = 0};
     char target[256], expected[64];
     o.steps = 30;
-    o.learning_rate = 0.3;
+    o.learning_rate = 1;
     o.warmup_steps = 40;
     o.eval_every = 3;
     o.save_every = 10;

@@ -108,7 +108,8 @@ psk_status psk_session_chunk(psk_session *session, const int32_t *tokens, int64_
     for (int64_t i = 0; i < n; i++)
         positions[i] = (int32_t)(session->length + i);
     PSK_RUN(model->device, embedding_forward, .rows = n, .D = decoder->s.D, .tokens = tokens, .positions = positions,
-            .wte = psk_params_model(&model->params, model->weights).wte, .x = decoder->x);
+            .wte = psk_params_model(&model->params, model->weights).wte, .x = decoder->x,
+            .position_scale = model->config.position_scale);
     for (int64_t layer = 0; layer < decoder->s.L; layer++)
         PSK_TRY(run_layer(session, layer, n));
     session->rows = psk_attention_tail(&model->config.attention, session->rows + n);

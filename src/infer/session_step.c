@@ -108,7 +108,8 @@ psk_status psk_session_step_slice(psk_session *const *sessions, int64_t count, c
     for (int64_t i = 0; i < count; i++)
         positions[i] = (int32_t)sessions[i]->length;
     PSK_RUN(model->device, embedding_forward, .rows = count, .D = decoder->s.D, .tokens = tokens,
-            .positions = positions, .wte = psk_params_model(&model->params, model->weights).wte, .x = decoder->x);
+            .positions = positions, .wte = psk_params_model(&model->params, model->weights).wte, .x = decoder->x,
+            .position_scale = model->config.position_scale);
     for (int64_t layer = 0; layer < decoder->s.L; layer++)
         PSK_TRY(run_layer(sessions, count, layer));
     for (int64_t i = 0; i < count; i++)

@@ -30,6 +30,7 @@ psk_sizes psk_sizes_of(const psk_model_config *config) {
         .h = psk_config_head_size(config),
         .F = psk_config_hidden(config),
         .r = psk_attention_uses_ab(attention) ? attention->sketch_size : 0,
+        .sinusoids = config->position_scale > 0,
         .local_norms = sketch && attention->local != PSK_LOCAL_NONE,
         .sketch = sketch,
         .learned = sketch && attention->sketch == PSK_SKETCH_LEARNED,
@@ -162,6 +163,9 @@ psk_status psk_model_config_check(const psk_model_config *config) {
             return psk_fail(PSK_ERROR_ARGUMENT, "%s is %lld, must be %lld ... %lld", field->key, (long long)value,
                             (long long)field->low, (long long)field->high);
     }
+    if (!(config->position_scale >= 0 && config->position_scale <= FLT_MAX))
+        return psk_fail(PSK_ERROR_ARGUMENT, "position_scale is %g, must be finite and not negative",
+                        (double)config->position_scale);
     if (config->n_embd % config->n_head != 0)
         return psk_fail(PSK_ERROR_ARGUMENT, "n_head is %lld, must divide n_embd (%lld)", (long long)config->n_head,
                         (long long)config->n_embd);
@@ -233,7 +237,8 @@ static int flag_value(const psk_model_config *config, size_t i) {
 static const struct {
     const char *key;
     size_t offset;
-} psk_config_reals[] = {{"denominator_bias", offsetof(psk_model_config, attention.denominator_bias)},
+} psk_config_reals[] = {{"position_scale", offsetof(psk_model_config, position_scale)},
+                        {"denominator_bias", offsetof(psk_model_config, attention.denominator_bias)},
                         {"far_scale", offsetof(psk_model_config, attention.far_scale)}};
 #define PSK_REAL_COUNT (sizeof psk_config_reals / sizeof psk_config_reals[0])
 
@@ -316,7 +321,7 @@ static psk_status read_choices(const json_t *object, const char *where, psk_atte
 }
 
 psk_status psk_config_from_json(const json_t *object, const char *where, psk_model_config *config) {
-    psk_model_config c = {.attention = psk_attention_config_default()};
+    psk_model_config c = {.position_scale = 1, .attention = psk_attention_config_default()};
     PSK_TRY(check_keys(object, where));
     for (size_t i = 0; i < PSK_FLAG_COUNT; i++) {
         bool flag = false;

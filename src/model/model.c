@@ -265,7 +265,7 @@ static psk_status forward(const psk_run_state *run) {
     for (int64_t t = 0; t < T; t++)
         ((int32_t *)pass->positions)[t] = (int32_t)(t % pass->options.N);
     PSK_RUN(device, embedding_forward, .rows = T, .D = D, .tokens = run->batch->tokens, .positions = positions_of(run),
-            .wte = run->weights.wte, .x = input_of(pass, 0));
+            .wte = run->weights.wte, .x = input_of(pass, 0), .position_scale = run->model->config.position_scale);
     PSK_TRY(drop_embedding(run, input_of(pass, 0)));
     for (int64_t i = 0; i < pass->s.L; i++) {
         const psk_block block = block_at(run, i);

@@ -156,7 +156,8 @@ psk_status psk_reference_embedding_forward(psk_device *device, const psk_embeddi
     PSK_ASSERT(args->rows >= 0 && D >= 0);
     for (int64_t t = 0; t < args->rows; t++)
         for (int64_t j = 0; j < D; j++)
-            args->x[t * D + j] = (float)(args->wte[args->tokens[t] * D + j] + sinusoidal(args->positions[t], j, D));
+            args->x[t * D + j] = (float)(args->wte[args->tokens[t] * D + j] +
+                                         args->position_scale * sinusoidal(args->positions[t], j, D));
     return PSK_OK;
 }
 
