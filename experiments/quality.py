@@ -61,8 +61,8 @@ def all_rows():
     rows["controls/softmax, qk_norm"] = form(attention="softmax", qk_norm=True)
     rows["controls/softmax, qk_norm, window alone"] = form(attention="softmax", qk_norm=True, local="window",
                                                            block_size=BLOCK)
-    rows[f"controls/polynomial p=4, window b={BLOCK // 3} alone"] = sketched("learned_linear", 1, "window", BLOCK // 3,
-                                                                         far_scale=0)
+    for b in (16, BLOCK // 3):
+        rows[f"controls/polynomial p=4, window b={b} alone"] = sketched("learned_linear", 1, "window", b, far_scale=0)
     for b in (16, 32, 128, 256):
         rows[f"sizes/learned_linear r=32 window b={b}"] = sketched("learned_linear", 32, "window", b)
     for r in (8, 64):
@@ -291,10 +291,33 @@ def quoted(text):
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
 
 
-def draw_positions(rows, title, path):
-    """Loss by position of the best rows and of softmax; False without gnuplot."""
+def gnuplot(script):
+    """False without gnuplot."""
     if not shutil.which("gnuplot"):
         return False
+    return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
+
+
+def draw_losses(rows, title, path):
+    """Held-out loss of every row, a point a seed, and a line where softmax is."""
+    order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
+    script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
+              f"set output {quoted(path)}", f"set title {quoted(title)}", "set xlabel 'held-out loss [nats per token]'",
+              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "unset key",
+              f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
+              "set ytics (" + ", ".join(f"{quoted(row.split('/', 1)[1])} {y}" for y, row in enumerate(order)) + ")"]
+    if "main/softmax" in rows:
+        x = mean(rows["main/softmax"], "loss")
+        script.append(f"set arrow from {x}, graph 0 to {x}, graph 1 nohead dt 2 lw 2 lc rgb '{COLOURS[1]}'")
+    points = [f"{result['loss']} {y}" for y, row in enumerate(order) for result in rows[row]]
+    means = [f"{mean(rows[row], 'loss')} {y}" for y, row in enumerate(order)]
+    return gnuplot([*script, "$seeds << END", *points, "END", "$means << END", *means, "END",
+                    f"plot $seeds with points pt 6 ps 1 lc rgb '{COLOURS[7]}', "
+                    f"$means with points pt 7 ps 1.4 lc rgb '{COLOURS[0]}'"])
+
+
+def draw_positions(rows, title, path):
+    """Loss by position of the best rows and of softmax."""
     best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
     shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
     script = ["set terminal pngcairo noenhanced size 1000,640 font 'sans,12'", f"set output {quoted(path)}",
@@ -309,8 +332,7 @@ def draw_positions(rows, title, path):
                 points[(bucket["first"] + bucket["last"]) / 2].append(bucket["loss"])
         script += [f"$row{number} << END"] + [f"{x} {statistics.fmean(y)}" for x, y in sorted(points.items())] + ["END"]
         plots.append(f"$row{number} with linespoints lw 2 title {quoted(row)}")
-    script.append("plot " + ", ".join(plots))
-    return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
+    return gnuplot([*script, "plot " + ", ".join(plots)])
 
 
 def report(settings):
@@ -322,10 +344,12 @@ def report(settings):
         context, vocab_size, steps, batch_tokens, learning_rate, precision = group
         title = (f"{'Bytes' if vocab_size == BYTES else f'{vocab_size} tokens'}, context {context}, {steps} steps of "
                  f"{batch_tokens}, learning rate {learning_rate:g}, {precision}")
-        picture = f"positions-{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}.png"
         lines += [f"## {title}", "", *table(rows, context), ""]
-        if draw_positions(rows, f"Loss by position. {title}", os.path.join(settings.output, picture)):
-            lines += [f"![loss by position]({picture})", ""]
+        for what, name, draw in (("Held-out loss", "losses", draw_losses),
+                                 ("Loss by position", "positions", draw_positions)):
+            picture = f"{name}-{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}.png"
+            if draw(rows, f"{what}. {title}", os.path.join(settings.output, picture)):
+                lines += [f"![{what}]({picture})", ""]
     path = os.path.join(settings.output, "report.md")
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(lines))
