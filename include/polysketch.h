@@ -556,9 +556,10 @@ typedef struct psk_task {
     psk_task_kind kind;
     int64_t vocab_size; /* V: selective copying: 0 noise, 1 ... V - 2 data; induction heads: 0 ... V - 2; V - 1 marks */
     int64_t copies;     /* K data tokens to copy in order; selective copying */
+    int64_t shortest;   /* training also at N/2, N/4, ... down to this, a length a step; 0: at N alone */
     uint64_t seed;      /* an example is a pure function of (task, N, its index) */
 } psk_task;
-PSK_API psk_task psk_task_default(psk_task_kind kind); /* V 16, K 16, seed 1 */
+PSK_API psk_task psk_task_default(psk_task_kind kind); /* V 16, K 16, shortest 16, seed 1 */
 
 /* The test examples first ... first + count - 1 of N tokens.   tokens, targets: count x N; a target is -1 where nothing
  * is asked. Errors: ARGUMENT naming the field. */
@@ -583,7 +584,8 @@ typedef struct psk_task_progress {
 } psk_task_progress;
 typedef int (*psk_task_callback)(void *user, const psk_task_progress *progress); /* after each step; non-zero stops */
 
-/* Trains `model` in place on examples that are made on the way, of options->context tokens. Of the options it takes
+/* Trains `model` in place on examples that are made on the way, of options->context tokens; with task->shortest half of
+ * the length, and half again, is as likely in a step, twice and four times as many examples. Of the options it takes
  * those of length, batch and optimiser; every eval_every steps it tests eval_batches batches, and it ends when
  * accuracy_all reaches `enough` (above 1: never). Errors: as psk_train; INTERRUPTED if the callback stops. */
 PSK_API psk_status psk_task_train(psk_model *model, const psk_task *task, const psk_train_options *options,

@@ -82,7 +82,7 @@ static bool write_record(const task_settings *settings, const task_form *form, c
     const bool sketched = attention->mechanism == PSK_POLYSKETCH;
     json_t *const record = json_pack(
         "{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:o, "
-        "s:o, s:o, s:s}",
+        "s:o, s:o, s:I, s:s}",
         "task", psk_task_name(settings->task.kind), "mechanism", psk_mechanism_name(attention->mechanism), "sketch",
         sketched ? psk_sketch_name(attention->sketch) : NULL, "local", attention_local(attention), "degree",
         (json_int_t)attention->degree, "sketch_size", (json_int_t)attention->sketch_size, "block_size",
@@ -93,7 +93,8 @@ static bool write_record(const task_settings *settings, const task_form *form, c
         (json_int_t)form->trained.step, "loss", json_number(form->trained.loss), "seconds",
         json_number(form->trained.seconds), "seed", (json_int_t)settings->run.seed, "n", (json_int_t)N, "examples",
         (json_int_t)result->examples, "accuracy", json_number(result->accuracy), "accuracy_all",
-        json_number(result->accuracy_all), "stderr", json_number(result->stderr_all), "version", psk_version());
+        json_number(result->accuracy_all), "stderr", json_number(result->stderr_all), "shortest",
+        (json_int_t)settings->task.shortest, "version", psk_version());
     return record_append("task", settings->json, record);
 }
 
@@ -127,8 +128,10 @@ static exit_code test_form(const task_settings *settings, task_form *form, psk_m
 
 static void print_head(const task_settings *settings) {
     char length[FORMAT_CAPACITY];
-    printf("%s, trained on sequences of %s tokens, %lld test sequences a length\n\n",
-           psk_task_name(settings->task.kind), format_length(length, settings->run.context),
+    printf("%s, trained on sequences of ", psk_task_name(settings->task.kind));
+    if (settings->task.shortest > 0 && settings->task.shortest < settings->run.context)
+        printf("%s to ", format_length(length, settings->task.shortest));
+    printf("%s tokens, %lld test sequences a length\n\n", format_length(length, settings->run.context),
            (long long)settings->examples);
     printf("%-*s %7s %8s %-9s", LABEL_COLUMNS, "mechanism", "steps", "loss", "accuracy");
     for (int i = 0; i < settings->lengths.count; i++)
@@ -282,6 +285,8 @@ exit_code command_task(int argc, char **argv) {
     const command_option what[] = {
         {"length", OPTION_LENGTH, NULL, "tokens of the sequences in training", .target = &run_options->context,
          .low = 3, .high = 1 << 30},
+        {"shortest", OPTION_LENGTH, NULL, "half of it, and half again, down to this is trained too (0: --length alone)",
+         .target = &settings.task.shortest, .low = 0, .high = 1 << 30},
         {"test-lengths", OPTION_LENGTHS, NULL, "and in the tests", .target = &settings.lengths, .low = 3,
          .high = 1 << 30},
         {"examples", OPTION_COUNT, "N", "test sequences a length", .target = &settings.examples, .low = 1, .high = 1e9},

@@ -214,24 +214,32 @@ static void test_learns(void **state) {
     }
 }
 
-/* The first step's loss is the mean over answers of -log softmax, computed here from the model's logits. */
-static void test_loss(void **state) {
-    (void)state;
-    fixture f = begin("reference", PSK_SOFTMAX);
-    watcher w = {.stop_at = 1};
-    const psk_task task = task_of(PSK_TASK_SELECTIVE_COPYING, 2);
-    const int64_t B = 3, N = 9, V = 16;
-    int32_t tokens[27], targets[27];
-    float logits[27 * 16];
+/* The sum over answers of -log softmax, from the model's logits of B training examples of N tokens. */
+static double loss_of(psk_model *model, const psk_task *task, int64_t B, int64_t N) {
+    enum { V = 16, MOST = 64 };
+    int32_t tokens[MOST], targets[MOST];
+    float logits[MOST * V];
     double sum = 0;
-    psk_task_fill(&task, PSK_TASK_TRAIN, N, 0, B, tokens, targets);
-    PSK_TEST_OK(psk_model_logits(f.model, B, N, tokens, logits));
+    assert_true(B * N <= MOST);
+    psk_task_fill(task, PSK_TASK_TRAIN, N, 0, B, tokens, targets);
+    PSK_TEST_OK(psk_model_logits(model, B, N, tokens, logits));
     for (int64_t n = 0; n < B * N; n++) {
         double total = 0;
         for (int64_t v = 0; v < V; v++)
             total += exp((double)logits[n * V + v]);
         sum += targets[n] < 0 ? 0 : log(total) - (double)logits[n * V + targets[n]];
     }
+    return sum;
+}
+
+/* The first step's loss is the mean over answers. */
+static void test_loss(void **state) {
+    (void)state;
+    fixture f = begin("reference", PSK_SOFTMAX);
+    watcher w = {.stop_at = 1};
+    const psk_task task = task_of(PSK_TASK_SELECTIVE_COPYING, 2);
+    const int64_t B = 3, N = 9;
+    const double sum = loss_of(f.model, &task, B, N);
     f.options.batch_size = 1;
     f.options.accumulate = B;
     f.options.context = N;
@@ -239,6 +247,58 @@ static void test_loss(void **state) {
     PSK_TEST_AT_MOST(fabs(w.last.loss - sum / (double)(B * 2)), 1e-6);
     assert_true(isnan(w.last.accuracy) && w.last.grad_norm > 0);
     end(&f);
+}
+
+/* Lengths are N and its halves, none below the shortest, all of them at some step. */
+static void test_lengths(void **state) {
+    (void)state;
+    psk_task task = task_of(PSK_TASK_INDUCTION_HEADS, 16);
+    bool seen[3] = {false};
+    task.shortest = 10;
+    assert_int_equal(psk_task_halvings(&task, 48), 2);
+    for (int64_t step = 0; step < 50; step++) {
+        const int64_t n = psk_task_step_length(&task, 48, step);
+        assert_true(n == 48 || n == 24 || n == 12);
+        assert_int_equal(n, psk_task_step_length(&task, 48, step));
+        seen[n == 48 ? 0 : n == 24 ? 1 : 2] = true;
+    }
+    assert_true(seen[0] && seen[1] && seen[2]);
+    assert_int_equal(psk_task_halvings(&task, 12), 0);
+    assert_int_equal(psk_task_halvings(&task, 25), 0); /* odd */
+    task.shortest = 0;
+    assert_int_equal(psk_task_halvings(&task, 48), 0);
+    task = task_of(PSK_TASK_SELECTIVE_COPYING, 9);
+    task.shortest = 1;
+    assert_int_equal(psk_task_halvings(&task, 40), 1); /* 10 has no room for 9 tokens and their copies */
+    task.shortest = -1;
+    PSK_TEST_FAILS(psk_task_check(&task, 40), PSK_ERROR_ARGUMENT, "shortest is -1");
+}
+
+/* Short examples stand side by side in a row: they do not see each other, and each begins at position 0. */
+static void test_loss_of_short_examples(void **state) {
+    (void)state;
+    static const char *const devices[] = {"reference", "cpu"};
+    for (size_t d = 0; d < 2; d++)
+        for (int form = 0; form < 2; form++) {
+            fixture f = begin(devices[d], form == 0 ? PSK_SOFTMAX : PSK_POLYSKETCH);
+            watcher w = {.stop_at = 1};
+            psk_task task = task_of(PSK_TASK_INDUCTION_HEADS, 16);
+            psk_model *model;
+            psk_model_config config = f.model->config;
+            config.position_scale = 1;
+            config.attention.block_size = 2;
+            PSK_TEST_OK(psk_model_create(f.device, &config, 3, &model));
+            task.shortest = 8;
+            while (psk_task_step_length(&task, 32, 0) != 8)
+                task.seed++;
+            const double sum = loss_of(model, &task, 8, 8);
+            f.options.batch_size = 2;
+            f.options.context = 32;
+            PSK_TEST_FAILS(psk_task_train(model, &task, &f.options, 2, watch, &w), PSK_ERROR_INTERRUPTED, "step 1 of");
+            PSK_TEST_AT_MOST(fabs(w.last.loss - sum / 8), 1e-5);
+            psk_model_free(model);
+            end(&f);
+        }
 }
 
 /* 23 sequences of 1,000 tokens are two batches of 16, the second one not full: the answers are those of the logits. */
@@ -327,6 +387,7 @@ int main(void) {
         cmocka_unit_test(test_streams),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_learns),        cmocka_unit_test(test_loss),
         cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_training_refused),
+        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_loss_of_short_examples),
         cmocka_unit_test(test_partial_batch), cmocka_unit_test(test_out_of_memory),
     };
     print_message("seed %d\n", SEED);

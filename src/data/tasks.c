@@ -16,7 +16,7 @@ const char *psk_task_name(psk_task_kind kind) {
 }
 
 psk_task psk_task_default(psk_task_kind kind) {
-    return (psk_task){.kind = kind, .vocab_size = 16, .copies = 16, .seed = 1};
+    return (psk_task){.kind = kind, .vocab_size = 16, .copies = 16, .shortest = 16, .seed = 1};
 }
 
 int64_t psk_task_answers(const psk_task *task) {
@@ -35,6 +35,8 @@ psk_status psk_task_check(const psk_task *task, int64_t N) {
                         psk_task_name(task->kind), task->vocab_size);
     if (task->kind == PSK_TASK_SELECTIVE_COPYING && (task->copies < 1 || task->copies > 1 << 24))
         return psk_fail(PSK_ERROR_ARGUMENT, "copies is %" PRId64 ", must be 1 ... 2^24", task->copies);
+    if (task->shortest < 0)
+        return psk_fail(PSK_ERROR_ARGUMENT, "shortest is %" PRId64 ", must not be negative", task->shortest);
     if (N < least_length(task) || N > INT32_MAX)
         return psk_fail(PSK_ERROR_ARGUMENT, "%s needs sequences of %" PRId64 " ... 2^31 - 1 tokens, not %" PRId64,
                         psk_task_name(task->kind), least_length(task), N);
@@ -64,6 +66,22 @@ static void fill_induction(const psk_task *task, int64_t N, psk_rng *rng, int32_
     const int64_t place = (int64_t)psk_rng_below(rng, (uint64_t)N - 2);
     tokens[place] = tokens[N - 1] = marker;
     targets[N - 1] = tokens[place + 1];
+}
+
+int64_t psk_task_halvings(const psk_task *task, int64_t N) {
+    const int64_t least = task->shortest > least_length(task) ? task->shortest : least_length(task);
+    int64_t halvings = 0;
+    while (task->shortest > 0 && N % 2 == 0 && N / 2 >= least) {
+        N /= 2;
+        halvings++;
+    }
+    return halvings;
+}
+
+int64_t psk_task_step_length(const psk_task *task, int64_t N, int64_t step) {
+    psk_rng rng = psk_rng_make(task->seed, psk_rng_stream("task lengths"));
+    rng.next = (uint64_t)step << WORDS_AN_EXAMPLE_LOG2;
+    return N >> psk_rng_below(&rng, (uint64_t)psk_task_halvings(task, N) + 1);
 }
 
 void psk_task_fill(const psk_task *task, psk_task_part part, int64_t N, int64_t first, int64_t count, int32_t *tokens,

@@ -20,6 +20,13 @@ typedef enum { PSK_TASK_TRAIN, PSK_TASK_TEST } psk_task_part;
 /* ARGUMENT naming the field, or an N with too little room (selective copying: 2 K, induction heads: 3). */
 psk_status psk_task_check(const psk_task *task, int64_t N);
 
+/* How often training may halve N: down to task->shortest, and to what the task needs. */
+int64_t psk_task_halvings(const psk_task *task, int64_t N);
+
+/* Tokens of the examples of training step number `step`: N, N/2, ... or N halved psk_task_halvings times, one as likely
+ * as another. */
+int64_t psk_task_step_length(const psk_task *task, int64_t N, int64_t step);
+
 /* Targets a sequence that count: K, or 1. */
 int64_t psk_task_answers(const psk_task *task);
 

@@ -116,6 +116,8 @@ typedef struct task_trainer {
     psk_arena *arena;
     psk_step step;
     int32_t *tokens, *targets; /* B x N */
+    int32_t *positions;        /* B x N, in the examples */
+    int64_t *cu_seqlens;       /* of the shortest examples: longer ones are fewer */
     double began;
     psk_task_progress progress;
 } task_trainer;
@@ -125,9 +127,10 @@ static psk_status check_options(const psk_task *task, const psk_train_options *o
     checked.data = checked.output = psk_task_name(task->kind); /* neither is read nor written */
     PSK_TRY(psk_task_check(task, options->context));
     PSK_TRY(psk_train_options_check(&checked));
-    if (options->steps > INT32_MAX / (options->batch_size * options->accumulate))
+    const int64_t most = (options->batch_size * options->accumulate) << psk_task_halvings(task, options->context);
+    if (options->steps > INT32_MAX / most)
         return psk_fail(PSK_ERROR_ARGUMENT, "steps %" PRId64 " of %" PRId64 " examples: there are 2^31", options->steps,
-                        options->batch_size * options->accumulate);
+                        most);
     return PSK_OK;
 }
 
@@ -139,20 +142,36 @@ static psk_status take_memory(task_trainer *t) {
     PSK_TRY(psk_step_plan(t->model, &pass, t->arena, &t->step));
     PSK_TRY(psk_arena_reserve(t->arena, "data", "tokens", bytes, (void **)&t->tokens));
     PSK_TRY(psk_arena_reserve(t->arena, "data", "targets", bytes, (void **)&t->targets));
+    const int64_t most = pass.B << psk_task_halvings(t->task, pass.N);
+    PSK_TRY(psk_arena_reserve(t->arena, "data", "positions", bytes, (void **)&t->positions));
+    PSK_TRY(psk_arena_reserve(t->arena, "data", "boundaries", (most + 1) * (int64_t)sizeof(int64_t),
+                              (void **)&t->cu_seqlens));
     PSK_TRY(psk_arena_commit(t->arena, PSK_FILL_NONE));
     return psk_step_reset_moments(&t->step);
 }
 
-/* Gradients of the mean loss of the answers of step number `step`, counting from 0. */
+/* Gradients of the mean loss of the answers of step number `step`, counting from 0: of examples of one length, which
+ * stand in the rows as documents. */
 static psk_status accumulate_gradients(task_trainer *t, int64_t step) {
     const psk_train_options *const options = t->options;
-    const int64_t B = options->batch_size;
-    const double answers = (double)(B * options->accumulate * psk_task_answers(t->task));
+    const int64_t n = psk_task_step_length(t->task, options->context, step);
+    const int64_t examples = options->batch_size * (options->context / n);
+    const int64_t most = options->batch_size << psk_task_halvings(t->task, options->context);
+    const double answers = (double)(examples * options->accumulate * psk_task_answers(t->task));
     double sum = 0;
+    for (int64_t i = 0; i <= examples; i++)
+        t->cu_seqlens[i] = i * n;
+    for (int64_t i = 0; i < examples * n; i++)
+        t->positions[i] = (int32_t)(i % n);
     PSK_TRY(psk_step_begin(&t->step));
     for (int64_t micro = step * options->accumulate; micro < (step + 1) * options->accumulate; micro++) {
-        const psk_batch batch = {.tokens = t->tokens, .targets = t->targets, .dropout_seed = (uint64_t)micro};
-        psk_task_fill(t->task, PSK_TASK_TRAIN, options->context, micro * B, B, t->tokens, t->targets);
+        const psk_batch batch = {.tokens = t->tokens,
+                                 .targets = t->targets,
+                                 .positions = t->positions,
+                                 .cu_seqlens = n < options->context ? t->cu_seqlens : NULL,
+                                 .documents = n < options->context ? examples : 0,
+                                 .dropout_seed = (uint64_t)micro};
+        psk_task_fill(t->task, PSK_TASK_TRAIN, n, micro * most, examples, t->tokens, t->targets);
         PSK_TRY(psk_step_add(&t->step, &batch, (float)(1 / answers), &sum));
     }
     t->progress.loss = sum / answers;
