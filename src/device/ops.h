@@ -170,9 +170,9 @@ typedef struct psk_tanh_product_backward_args {
     float c;
 } psk_tanh_product_backward_args;
 
-/* x[t] = wte[tokens[t]] + c P[positions[t]], c = position_scale, P[n] = (sin n theta_0, cos n theta_0, sin n theta_1, ...), theta_i =
- * 10000^(-i/(D/2)). tokens, positions: rows (0 <= token < V is checked by the caller); wte: V x D; x: rows x D; D may
- * be odd (last one a sine). The angle is formed in double: positions reach millions. */
+/* x[t] = wte[tokens[t]] + c P[positions[t]], c = position_scale, P[n] = (sin n theta_0, cos n theta_0, sin n theta_1,
+ * ...), theta_i = 10000^(-i/(D/2)). tokens, positions: rows (0 <= token < V is checked by the caller); wte: V x D; x:
+ * rows x D; D may be odd (last one a sine). The angle is formed in double: positions reach millions. */
 typedef struct psk_embedding_forward_args {
     int64_t rows, D;
     const int32_t *tokens, *positions;
