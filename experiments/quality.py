@@ -299,10 +299,12 @@ def gnuplot(script):
 
 
 def draw_losses(rows, title, path):
-    """Held-out loss of every row, a point a seed, and a line where softmax is."""
-    order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
+    """Held-out loss of every row, a point a seed, and a line where softmax is. Sinusoids are worth so much that nothing
+    else could be told apart beside them."""
+    order = sorted((row for row in rows if not row.startswith("positions/")), key=lambda row: -mean(rows[row], "loss"))
     script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
-              f"set output {quoted(path)}", f"set title {quoted(title)}", "set xlabel 'held-out loss [nats per token]'",
+              f"set output {quoted(path)}", f"set title {quoted(title)} font 'sans,10'",
+              "set xlabel 'held-out loss [nats per token]'",
               "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "unset key",
               f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
               "set ytics (" + ", ".join(f"{quoted(row.split('/', 1)[1])} {y}" for y, row in enumerate(order)) + ")"]
