@@ -198,9 +198,9 @@ PSK_API psk_status psk_attention_backward(psk_attention *attention, const psk_at
 /* ------------------------------------------------------------------------------------------------------------ models
  */
 
-/* A GPT-2-style decoder (docs/mathematics.md): token embedding + sinusoidal positions; per layer attention on rope(q),
- * rope(k), v and a GEGLU MLP, both on LayerNormed input, both residual; final LayerNorm, logits by the transposed
- * embedding plus lm_head.bias. */
+/* A GPT-2-style decoder (docs/mathematics.md): token embedding + position_scale x sinusoidal positions; per layer
+ * attention on rope(q), rope(k), v and a GEGLU MLP, both on LayerNormed input, both residual; final LayerNorm, logits
+ * by the transposed embedding plus lm_head.bias. */
 typedef struct psk_model_config {
     int64_t vocab_size;   /* V */
     int64_t n_positions;  /* context the model was trained for; longer ones run, positions extrapolate */

@@ -56,7 +56,10 @@ static void print_config(const psk_model_config *config) {
         printf(", %lld key/value heads", (long long)config->n_kv_head);
     printf("\nvocabulary   %lld\ntrained for  %lld tokens of context\n", (long long)config->vocab_size,
            (long long)config->n_positions);
-    printf("attention    %s", attention_label(label, attention));
+    printf("positions    RoPE");
+    if (config->position_scale > 0)
+        printf(", and sinusoids times %g", (double)config->position_scale);
+    printf("\nattention    %s", attention_label(label, attention));
     if (attention->mechanism == PSK_POLYSKETCH)
         printf("; degree %lld, sketches of %lld, blocks of %lld, far scale %g%s", (long long)attention->degree,
                (long long)attention->sketch_size, (long long)attention->block_size, (double)attention->far_scale,

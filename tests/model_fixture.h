@@ -62,7 +62,7 @@ static inline psk_model_config fixture_config(size_t form) {
                                .n_layer = 2,
                                .n_head = 4,
                                .n_kv_head = 2,
-                               .position_scale = 0.7f,
+                               .position_scale = 1,
                                .attention = psk_attention_config_default()};
     config.attention.mechanism = fixture_forms[form].mechanism;
     config.attention.sketch = fixture_forms[form].sketch;

@@ -506,6 +506,23 @@ static void test_far_gain(void **state) {
     EXPECT_IN("err", "far_gain is true there and false in the model");
 }
 
+/* Options of a model that has neither sketch nor sinusoids unless they are asked for, shown by info. */
+static void test_norms_and_positions(void **state) {
+    (void)state;
+    write_story("norms.txt");
+    expect_run("prepare norms.txt --output norms-data --valid 0.2", 0);
+    expect_run("train --data norms-data --output plain --steps 1 " SMALL_MODEL, 0);
+    expect_run("info plain", 0);
+    EXPECT_IN("out", "positions    RoPE\n");
+    expect_run("train --data norms-data --output norms --steps 1 " SMALL_MODEL
+               " --attention softmax --qk-norm --position-scale 0.5",
+               0);
+    expect_run("info norms", 0);
+    EXPECT_IN("out", "softmax of LayerNormed q and k", "positions    RoPE, and sinusoids times 0.5", "attn.qk_norm ");
+    expect_run("train --data norms-data --output refused --steps 1 " SMALL_MODEL " --qk-norm", 2);
+    EXPECT_IN("err", "qk_norm is true, but attention is polysketch");
+}
+
 static int set_up(void **state) {
     (void)state;
     folder = psk_test_folder();
@@ -520,11 +537,21 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures),  cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),     cmocka_unit_test(test_local_only),
-        cmocka_unit_test(test_best),        cmocka_unit_test(test_questions), cmocka_unit_test(test_task),
-        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),      cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_precision),   cmocka_unit_test(test_far_gain),
+        cmocka_unit_test(test_wrong_usage),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_local_only),
+        cmocka_unit_test(test_best),
+        cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_task),
+        cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_far_gain),
+        cmocka_unit_test(test_norms_and_positions),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
