@@ -33,11 +33,11 @@ set(PSK_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-v
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     set(PSK_FOREIGN_FILES "_neonbf16\\.c$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-    set(PSK_FOREIGN_FILES "_avx(2|512|512bf16)\\.c$")
+    set(PSK_FOREIGN_FILES "_(avx2|avx512|avx512bf16|amx)\\.c$")
     if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
         # As gcc does for x86-64: moving loads up leaves the products of fused attention without registers for their sums.
         list(APPEND PSK_CPU_FLAGS -fno-schedule-insns)
     endif()
 else()
-    set(PSK_FOREIGN_FILES "_(neonbf16|avx2|avx512|avx512bf16)\\.c$")
+    set(PSK_FOREIGN_FILES "_(neonbf16|avx2|avx512|avx512bf16|amx)\\.c$")
 endif()

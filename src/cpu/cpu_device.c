@@ -7,7 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
@@ -39,6 +43,18 @@ static bool has_avx512(void) {
 static bool has_avx512bf16(void) {
     return __builtin_cpu_supports("avx512bf16");
 }
+
+/* Tile registers with products of bfloat16. The system keeps them for a process that has asked for it. */
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#define XFEATURE_XTILEDATA  18
+
+static bool has_amx(void) {
+    unsigned eax, ebx, ecx, edx = 0;
+    if (!has_avx512() || !has_avx512bf16() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+        return false;
+    const unsigned bf16 = 1U << 22, tiles = 1U << 24;
+    return (edx & bf16) && (edx & tiles) && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
 #elif defined(__aarch64__)
 static bool has_neonbf16(void) {
     return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
@@ -48,6 +64,7 @@ static bool has_neonbf16(void) {
 /* The best first. */
 static const isa isas[] = {
 #if defined(__x86_64__)
+    {"amx", &psk_kernels_avx512, has_amx, &psk_fused_amx, always},
     {"avx512", &psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, has_avx512bf16},
     {"avx2", &psk_kernels_avx2, has_avx2, NULL, NULL},
 #elif defined(__aarch64__)

@@ -112,6 +112,7 @@ extern const psk_kernels psk_kernels_baseline;
 extern const psk_kernels psk_kernels_avx2;
 extern const psk_kernels psk_kernels_avx512;
 extern const psk_fused_kernels psk_fused_avx512bf16; /* operands of products rounded to bfloat16 */
+extern const psk_fused_kernels psk_fused_amx;        /* the same, in tile registers */
 #elif defined(__aarch64__)
 extern const psk_fused_kernels psk_fused_neonbf16; /* the same */
 #endif
