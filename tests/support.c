@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "device/device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -154,4 +155,15 @@ int64_t psk_test_allocation_failures(psk_status (*function)(void *), void *argum
         if (status != PSK_ERROR_MEMORY)
             fail_msg("allocation %" PRId64 " failing gave %s: %s", n, psk_status_name(status), psk_error_message());
     }
+}
+
+bool psk_test_force_isa(const char *isa) {
+    psk_device *device;
+    setenv("PSK_CPU_ISA", isa, 1);
+    if (psk_device_create("cpu", 1, &device) != PSK_OK) {
+        unsetenv("PSK_CPU_ISA");
+        return false;
+    }
+    psk_device_free(device);
+    return true;
 }

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,6 +53,10 @@ typedef struct psk_test_place {
 } psk_test_place;
 int psk_test_place_enter(void **state, const char *name);
 int psk_test_place_leave(void **state);
+
+/* Devices made from here on have this instruction set (PSK_CPU_ISA); false, and nothing has changed, where the
+ * processor lacks it. */
+bool psk_test_force_isa(const char *isa);
 
 /* Runs `function` with the 1st, 2nd, ... allocation failing, until it succeeds; every failure must be PSK_ERROR_MEMORY.
  * Returns how many runs failed. What `function` took it must have released in both cases. */

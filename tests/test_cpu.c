@@ -402,7 +402,7 @@ static const struct {
 /* -------------------------------------------------------------------------------------------------------------- tests
  */
 
-static const char *const isas[] = {"baseline", "avx2", "avx512"};
+static const char *const isas[] = {"baseline", "avx2", "avx512", "amx"};
 #define ISAS ((int)(sizeof isas / sizeof *isas))
 
 /* The CPU device with one instruction set, or NULL where the machine lacks it. */

@@ -533,5 +533,12 @@ int main(void) {
         cmocka_unit_test(bfloat16_is_finite_with_large_activations),
         cmocka_unit_test(bfloat16_is_near_the_golden_files),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest vectors[] = {
+        cmocka_unit_test(bfloat16_is_near_the_definition),
+        cmocka_unit_test(bfloat16_is_near_the_golden_files),
+    };
+    int failures = cmocka_run_group_tests_name("fused", tests, NULL, NULL);
+    if (psk_test_force_isa("avx512")) /* the best may have been tiles */
+        failures += cmocka_run_group_tests_name("fused, bfloat16 in vectors", vectors, NULL, NULL);
+    return failures;
 }

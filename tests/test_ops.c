@@ -8,7 +8,7 @@
 
 #define MAX_THREADS_TRIED 3
 
-static const char *const isas[] = {"baseline", "avx2", "avx512"};
+static const char *const isas[] = {"baseline", "avx2", "avx512", "amx"};
 #define ISAS (sizeof isas / sizeof isas[0])
 
 static psk_device *reference;

@@ -18,7 +18,7 @@
 /* The CPU device with each of its instruction sets; "" is the best. */
 static const struct {
     const char *name, *isa;
-} devices[] = {{"reference", ""}, {"cpu", ""}, {"cpu", "avx2"}, {"cpu", "baseline"}};
+} devices[] = {{"reference", ""}, {"cpu", ""}, {"cpu", "avx512"}, {"cpu", "avx2"}, {"cpu", "baseline"}};
 #define DEVICES COUNT(devices)
 
 static const int64_t row_counts[] = {1, 2, 255, 256, 257, 600}; /* around the chunk of the implementation */
@@ -528,5 +528,9 @@ int main(void) {
         cmocka_unit_test(matrices_have_the_shapes_of_the_recursion),
         cmocka_unit_test(check_refuses),
     };
-    return cmocka_run_group_tests_name("sketch", tests, NULL, NULL);
+    const struct CMUnitTest vectors[] = {cmocka_unit_test(bfloat16_is_near_float32)};
+    int failures = cmocka_run_group_tests_name("sketch", tests, NULL, NULL);
+    if (psk_test_force_isa("avx512")) /* the best may have been tiles */
+        failures += cmocka_run_group_tests_name("sketch, bfloat16 in vectors", vectors, NULL, NULL);
+    return failures;
 }

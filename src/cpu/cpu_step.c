@@ -23,6 +23,8 @@ typedef void panel_kernel(const psk_row_products_args *a, const psk_bf16 *x, int
 
 static panel_kernel *panel_products(const psk_device *device) {
 #if defined(__x86_64__)
+    if (psk_cpu_state(device)->fused_bf16 == &psk_fused_amx)
+        return psk_step_panel_products_amx;
     if (device->has_bf16)
         return psk_step_panel_products_avx512bf16;
 #endif

@@ -33,8 +33,9 @@ extern const psk_step_kernels psk_step_baseline;
 extern const psk_step_kernels psk_step_avx2;
 extern const psk_step_kernels psk_step_avx512;
 
-/* panel_products with instructions for bfloat16. */
+/* panel_products with instructions for bfloat16, and in tile registers. */
 void psk_step_panel_products_avx512bf16(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
+void psk_step_panel_products_amx(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
 #endif
 
 #endif
