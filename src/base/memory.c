@@ -29,13 +29,16 @@ bool psk_alloc_fails(void) {
     return atomic_fetch_sub(&allocations_left, 1) == 1;
 }
 
-/* Blocks of at least a page of this size ask the system for such pages. With small ones the processor spends a good
- * part of a step on finding out where its data lies, the more so in a virtual machine. */
+/* Blocks of at least a huge page ask the system for such pages, as far as their bounds allow. With small ones the
+ * processor spends a good part of a step on finding out where its data lies, the more so in a virtual machine. */
 #define HUGE_PAGE ((size_t)2 << 20)
+#define PAGE      4096
 
 static void ask_for_huge_pages(void *block, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
-    (void)madvise(block, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: without it all works as well */
+    const size_t beyond = (uintptr_t)block % PAGE; /* the rest of that page is malloc's: a wish does it no harm */
+    if (bytes >= HUGE_PAGE)
+        (void)madvise((char *)block - beyond, beyond + bytes, MADV_HUGEPAGE);
 #else
     (void)block;
     (void)bytes;
@@ -44,16 +47,13 @@ static void ask_for_huge_pages(void *block, size_t bytes) {
 
 psk_status psk_alloc(size_t bytes, const char *what, void **out) {
     *out = NULL;
-    const bool large = bytes >= HUGE_PAGE;
     /* The exact size, not rounded up, so that address sanitizers see the first byte past the end. */
-    if (bytes > PTRDIFF_MAX || psk_alloc_fails() ||
-        posix_memalign(out, large ? HUGE_PAGE : PSK_ALIGNMENT, bytes ? bytes : 1) != 0) {
+    if (bytes > PTRDIFF_MAX || psk_alloc_fails() || posix_memalign(out, PSK_ALIGNMENT, bytes ? bytes : 1) != 0) {
         *out = NULL;
         return psk_fail(PSK_ERROR_MEMORY, "out of memory: %zu bytes (%.1f MiB) for %s", bytes,
                         (double)bytes / (1024.0 * 1024.0), what);
     }
-    if (large)
-        ask_for_huge_pages(*out, bytes);
+    ask_for_huge_pages(*out, bytes);
     return PSK_OK;
 }
 
