@@ -4,6 +4,7 @@
 #include "cpu/amx.h"
 #include "cpu/kernels.h"
 #include "cpu/step.h"
+#include "cpu/step_panel.h"
 
 #include <string.h>
 
@@ -36,17 +37,9 @@ static void configure(int64_t rows, int64_t steps) {
     _tile_loadconfig(&config);
 }
 
-/* y = alpha sum + beta y for a tile of sums. */
 static void store_sums(const psk_row_products_args *a, const float *sums, int64_t i, int64_t rows, int64_t panel) {
-    const int64_t j = panel * PSK_PANEL;
-    const __mmask16 mask = (__mmask16)(a->n - j >= 16 ? 0xffff : (1 << (a->n - j)) - 1);
-    for (int64_t t = 0; t < rows; t++) {
-        float *y = a->y + (i + t) * a->y_ld + j;
-        __m512 sum = _mm512_mul_ps(_mm512_set1_ps(a->alpha), _mm512_loadu_ps(sums + t * 16));
-        if (a->beta != 0.0f)
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(a->beta), _mm512_maskz_loadu_ps(mask, y), sum);
-        _mm512_mask_storeu_ps(y, mask, sum);
-    }
+    for (int64_t t = 0; t < rows; t++)
+        psk_store_columns(a, i + t, panel * PSK_PANEL, _mm512_loadu_ps(sums + t * 16));
 }
 
 /* Fetches the tile of weights that is read four later: the processor's own prefetcher begins anew with every page. */

@@ -3,6 +3,7 @@
  * panels are computed the next group is fetched, so that memory and arithmetic work at once. */
 #include "cpu/kernels.h"
 #include "cpu/step.h"
+#include "cpu/step_panel.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -21,15 +22,6 @@ static inline __m512i load_pair(const psk_bf16 *x) {
     int bits;
     memcpy(&bits, x, sizeof bits);
     return _mm512_set1_epi32(bits);
-}
-
-static inline void store_columns(const psk_row_products_args *a, int64_t i, int64_t j, __m512 sum) {
-    float *y = a->y + i * a->y_ld + j;
-    const __mmask16 mask = (__mmask16)(a->n - j >= 16 ? 0xffff : (1 << (a->n - j)) - 1);
-    sum = _mm512_mul_ps(_mm512_set1_ps(a->alpha), sum);
-    if (a->beta != 0.0f)
-        sum = _mm512_fmadd_ps(_mm512_set1_ps(a->beta), _mm512_maskz_loadu_ps(mask, y), sum);
-    _mm512_mask_storeu_ps(y, mask, sum);
 }
 
 /* rows and panels are constants where this is inlined. */
@@ -54,7 +46,7 @@ static inline __attribute__((always_inline)) void panel_tile(const panel_group *
     }
     for (int64_t t = 0; t < rows; t++)
         for (int64_t p = 0; p < panels; p++)
-            store_columns(g->a, i + t, g->first + p * PSK_PANEL, sum[t][p]);
+            psk_store_columns(g->a, i + t, g->first + p * PSK_PANEL, sum[t][p]);
 }
 
 static inline __attribute__((always_inline)) void panel_rows(panel_group *g, int64_t panels, const char *next,
