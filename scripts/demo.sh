@@ -71,7 +71,7 @@ Everything is in $out:
   eval.json, bench.json  the figures
 
 What to type next:
-  $program generate --model $out/run --prompt 'In the beginning' --max-tokens 1000
-  $program train --help
+  "$program" generate --model "$out/run" --prompt 'In the beginning' --max-tokens 1000
+  "$program" train --help
   ./bootstrap demo FILE     the same with a text of your own
 EOF
