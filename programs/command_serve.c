@@ -140,9 +140,9 @@ static void serve(serving *server) {
     const struct timespec tick = {.tv_nsec = TICK};
     while (!stop_requested())
         nanosleep(&tick, NULL);
+    serve_http_quiesce(server->http);
     fprintf(stderr, "finishing the requests that are there, at most %.0f s (Ctrl-C again: at once)\n",
             server->settings->drain_seconds);
-    serve_http_quiesce(server->http);
     const double end = seconds_now() + server->settings->drain_seconds;
     while (!serve_engine_drain(server->engine) && seconds_now() < end)
         nanosleep(&tick, NULL);

@@ -95,7 +95,7 @@ class Server:
         text = self.request("GET", "/metrics")[2].decode()
         return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
 
-    def wait_for(self, metric, value, seconds=30):
+    def wait_for(self, metric, value, seconds=120):
         end = time.monotonic() + seconds
         while self.metrics()["polysketch_" + metric] != value:
             if time.monotonic() > end:

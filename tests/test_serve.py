@@ -643,19 +643,31 @@ class Cancel(WithServer):
             self.assertEqual(json.load(connection.getresponse())["choices"][0]["text"], "é 🙂 ")
             connection.close()
 
+    @staticmethod
+    def open_slow_reader(server):
+        """The socket of a client that asks for a long stream and reads none of it."""
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((server.host, server.port))
+        body = json.dumps({"prompt": "The", "stream": True, **LONG}).encode()
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return slow
+
     def test_slow_reader(self):
-        """A client that does not read holds up itself alone, and not for ever."""
-        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--idle-seconds", "5") as server:
-            slow = socket.socket()
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect((server.host, server.port))
-            body = json.dumps({"prompt": "The", "stream": True, **LONG}).encode()
-            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            server.wait_for("completions_running", 1)
-            self.assertEqual(server.text("The caf", max_tokens=8, **GREEDY), "é 🙂 ")
-            self.wait_until_paused(server)
-            server.wait_for("requests_running", 0, 30)
-            slow.close()
+        """A client that does not read holds up itself alone."""
+        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--idle-seconds", "3600") as server:
+            with self.open_slow_reader(server):
+                server.wait_for("completions_running", 1)
+                self.assertEqual(server.text("The caf", max_tokens=8, **GREEDY), "é 🙂 ")
+                self.wait_until_paused(server)
+            server.wait_for("requests_running", 0)
+
+    def test_slow_reader_is_cut_off(self):
+        """The same, and not for ever: its completion ends though it stays connected."""
+        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--idle-seconds", "2") as server:
+            with self.open_slow_reader(server):
+                server.wait_for("cancelled_total", 1)
+                server.wait_for("requests_running", 0)
 
     def wait_until_paused(self, server):
         """No steps, though a completion is running: what waits for its client is bounded."""
@@ -664,16 +676,15 @@ class Cancel(WithServer):
             figures = server.metrics()
             steps = figures["polysketch_steps_total"]
             self.assertEqual(figures["polysketch_completions_running"], 1)
+            self.assertLess(steps, 1_000_000)
             time.sleep(0.5)
 
     def test_time_limit(self):
         with Server(PROGRAM, PLACE["model"], *self.options, "--request-seconds", "1") as server:
-            begin = time.monotonic()
             reply = server.complete("The", **LONG)
             self.assertEqual(reply["choices"][0]["finish_reason"], "length")
             status, answer = server.json("POST", "/v1/completions", {"prompt": [65] * 1000000})
             self.assertEqual((status, answer["error"]["code"]), (503, "time_limit"))
-            self.assertLess(time.monotonic() - begin, 20)
 
 
 # ------------------------------------------------------------------------------------------------------------ running
@@ -730,7 +741,6 @@ class Running(WithServer):
             server.process.send_signal(signal.SIGTERM)
             while not any("finishing" in line for line in server.messages):
                 time.sleep(0.01)
-            time.sleep(0.1)
             with self.assertRaises(OSError):
                 server.request("GET", "/health")
             self.assertEqual(join([first, *chunks])[0]["text"], want)
@@ -740,11 +750,9 @@ class Running(WithServer):
         with Server(PROGRAM, PLACE["model"], *OPTIONS, "--drain-seconds", "0.3") as server:
             connection, response = server.open_stream("It", **LONG)
             response.readline()
-            begin = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             self.assertIn(b"shutting_down", response.read())
             self.assertEqual(server.process.wait(60), 0)
-            self.assertLess(time.monotonic() - begin, 20)
 
     def test_port_in_use(self):
         result = subprocess.run([PROGRAM, "serve", "--model", PLACE["model"], "--port", str(self.server.port)],
