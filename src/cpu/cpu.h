@@ -20,6 +20,7 @@ void psk_cpu_bf16_free(psk_cpu_bf16 *kept); /* accepts NULL */
 typedef struct psk_cpu {
     const psk_kernels *kernels;
     const psk_fused_kernels *fused_bf16; /* NULL: no instruction for it, kernels->fused serves instead */
+    const psk_pack_kernels *pack;        /* NULL where fused_bf16 is */
     psk_cpu_frequencies embedding, rope;
     psk_cpu_bf16 *bf16; /* what products of bfloat16 keep; NULL before the first */
     void *scratch;      /* grown when a larger shape first appears */

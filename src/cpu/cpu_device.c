@@ -23,6 +23,7 @@ typedef struct isa {
     const psk_kernels *kernels;
     bool (*supported)(void);
     const psk_fused_kernels *fused_bf16; /* NULL: none */
+    const psk_pack_kernels *pack;        /* the same */
     bool (*bf16_supported)(void);
 } isa;
 
@@ -64,13 +65,13 @@ static bool has_neonbf16(void) {
 /* The best first. */
 static const isa isas[] = {
 #if defined(__x86_64__)
-    {"amx", &psk_kernels_avx512, has_amx, &psk_fused_amx, always},
-    {"avx512", &psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, has_avx512bf16},
-    {"avx2", &psk_kernels_avx2, has_avx2, NULL, NULL},
+    {"amx", &psk_kernels_avx512, has_amx, &psk_fused_amx, &psk_pack_avx512bf16, always},
+    {"avx512", &psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, &psk_pack_avx512bf16, has_avx512bf16},
+    {"avx2", &psk_kernels_avx2, has_avx2, NULL, NULL, NULL},
 #elif defined(__aarch64__)
-    {"neonbf16", &psk_kernels_baseline, has_neonbf16, &psk_fused_neonbf16, always},
+    {"neonbf16", &psk_kernels_baseline, has_neonbf16, &psk_fused_neonbf16, &psk_pack_neonbf16, always},
 #endif
-    {"baseline", &psk_kernels_baseline, always, NULL, NULL},
+    {"baseline", &psk_kernels_baseline, always, NULL, NULL, NULL},
 };
 #define ISAS ((int64_t)(sizeof isas / sizeof *isas))
 
@@ -194,7 +195,9 @@ psk_status psk_cpu_device_init(psk_device *device, int threads) {
     PSK_TRY(psk_alloc_zero(sizeof(psk_cpu), "CPU device", &state));
     psk_cpu *cpu = state;
     cpu->kernels = chosen->kernels;
-    cpu->fused_bf16 = chosen->fused_bf16 != NULL && chosen->bf16_supported() ? chosen->fused_bf16 : NULL;
+    const bool bf16 = chosen->fused_bf16 != NULL && chosen->bf16_supported();
+    cpu->fused_bf16 = bf16 ? chosen->fused_bf16 : NULL;
+    cpu->pack = bf16 ? chosen->pack : NULL;
     device->ops = ops;
     device->name = "cpu";
     device->threads = threads;

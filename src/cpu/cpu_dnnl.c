@@ -54,9 +54,8 @@ psk_status psk_dnnl_sgemm(psk_orientation a_orientation, psk_orientation b_orien
 typedef dnnl_memory_desc_t matrix; /* a handle */
 #define MATRIX(m) (m)
 
-static dnnl_status_t matrix_create(matrix *m, const dnnl_dims_t dims, dnnl_data_type_t type,
-                                   const dnnl_dims_t strides) {
-    return dnnl_memory_desc_create_with_strides(m, 2, dims, type, strides);
+static dnnl_status_t matrix_create(matrix *m, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag) {
+    return dnnl_memory_desc_create_with_tag(m, 2, dims, type, tag);
 }
 
 static void matrix_free(matrix m) {
@@ -80,9 +79,8 @@ static dnnl_status_t describe_product(dnnl_engine_t engine, const matrix *a, con
 typedef dnnl_memory_desc_t matrix; /* a value */
 #define MATRIX(m) (&(m))
 
-static dnnl_status_t matrix_create(matrix *m, const dnnl_dims_t dims, dnnl_data_type_t type,
-                                   const dnnl_dims_t strides) {
-    return dnnl_memory_desc_init_by_strides(m, 2, dims, type, strides);
+static dnnl_status_t matrix_create(matrix *m, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag) {
+    return dnnl_memory_desc_init_by_tag(m, 2, dims, type, tag);
 }
 
 static void matrix_free(matrix m) {
@@ -121,12 +119,10 @@ struct psk_dnnl_product {
             return dnnl_try_status;                                                                                    \
     } while (0)
 
-/* rows x columns as the product sees them, stored with leading dimension ld. */
-static dnnl_status_t describe_matrix(int64_t rows, int64_t columns, int64_t ld, psk_orientation orientation,
-                                     dnnl_data_type_t type, matrix *out) {
-    const bool plain = orientation == PSK_PLAIN;
-    const dnnl_dims_t dims = {rows, columns}, strides = {plain ? ld : 1, plain ? 1 : ld};
-    return matrix_create(out, dims, type, strides);
+static dnnl_status_t describe_matrix(int64_t rows, int64_t columns, dnnl_data_type_t type, dnnl_format_tag_t tag,
+                                     matrix *out) {
+    const dnnl_dims_t dims = {rows, columns};
+    return matrix_create(out, dims, type, tag);
 }
 
 static dnnl_status_t make_attributes(psk_write write, dnnl_primitive_attr_t *out) {
@@ -159,9 +155,9 @@ static dnnl_status_t make_product(const psk_dnnl_shape *s, psk_dnnl_product *pro
     matrix *m = product->matrices;
     dnnl_primitive_attr_t attributes = NULL;
     DNNL_TRY(dnnl_engine_create(&product->engine, dnnl_cpu, 0));
-    DNNL_TRY(describe_matrix(s->m, s->k, s->lda, s->a_orientation, dnnl_bf16, &m[MATRIX_A]));
-    DNNL_TRY(describe_matrix(s->k, s->n, s->ldb, s->b_orientation, dnnl_bf16, &m[MATRIX_B]));
-    DNNL_TRY(describe_matrix(s->m, s->n, s->ldc, PSK_PLAIN, dnnl_f32, &m[MATRIX_C]));
+    DNNL_TRY(describe_matrix(s->m, s->k, dnnl_bf16, dnnl_ab, &m[MATRIX_A]));
+    DNNL_TRY(describe_matrix(s->k, s->n, dnnl_bf16, dnnl_BA16a64b2a, &m[MATRIX_B]));
+    DNNL_TRY(describe_matrix(s->m, s->n, dnnl_f32, dnnl_ab, &m[MATRIX_C]));
     dnnl_status_t status = make_attributes(s->write, &attributes);
     if (status == dnnl_success)
         status = make_primitive(product, attributes);

@@ -21,11 +21,10 @@ psk_status psk_dnnl_sgemm(psk_orientation a_orientation, psk_orientation b_orien
                           float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                           int64_t ldc);
 
-/* C (=, +=) op(A) op(B) of bfloat16 with sums in float32, for one shape: make once, run often from any threads, free.
- * Errors as above. */
+/* C (=, +=) A B of bfloat16 with sums in float32, for one shape: make once, run often from any threads, free. A and C
+ * are rows beside each other; B is in panels of psk_pack_kernels that follow each other. Errors as above. */
 typedef struct psk_dnnl_shape {
-    int64_t m, n, k, lda, ldb, ldc;
-    psk_orientation a_orientation, b_orientation;
+    int64_t m, n, k;
     psk_write write;
 } psk_dnnl_shape;
 typedef struct psk_dnnl_product psk_dnnl_product;

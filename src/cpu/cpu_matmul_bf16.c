@@ -1,7 +1,12 @@
-/* Matrix products with operands rounded to bfloat16 and sums in float32. The operands are floats in memory: they are
- * rounded into scratch memory first, each once, which costs 1/n + 1/m of what the product does; C is then cut into
- * tiles as in cpu_matmul.c. A call is done in pieces along m and k (a later piece of k adds to C), so that what is
- * rounded stays small. Pieces and tiles depend on the shape alone: the same bits come out for any number of threads. */
+/* Matrix products with operands rounded to bfloat16 and sums in float32. The operands are floats in memory, and C is as
+ * a rule larger than the caches: reading and writing them takes longer than the products if it is not done in long
+ * runs, and each once. So the operands are packed as oneDNN's fastest kernels read them, C is cut into tiles, and
+ *   - the smaller operand, `inner`, is packed first, by all threads together;
+ *   - the larger one, `outer`, is packed by each thread for the row (or column) of tiles it is at, into memory that its
+ *     second-level cache keeps;
+ *   - a tile of C is computed in such memory too, step by step along k, and then stored or added: past the caches where
+ * C is larger than they. A call is done in pieces along k (a later piece adds to C), so that what is packed stays
+ * small. Pieces, steps and tiles depend on the shape alone: the same bits come out for any number of threads. */
 #include "base/memory.h"
 #include "cpu/cpu.h"
 #include "cpu/cpu_dnnl.h"
@@ -15,16 +20,35 @@
 #define LEAST_SIDE 64
 #define LEAST_K    32
 
-/* Most of op(A) that is rounded at a time: 8 MiB in bfloat16, and of k, so that B's piece is no larger for n up to
- * 2048. */
-#define PIECE_NUMBERS (INT64_C(4) << 20)
-#define PIECE_K       2048
+/* The parts that the two sides of C are cut into, from large (each tile reads its parts of A and B once more, so fewer
+ * are faster) to small. A tile of the largest takes 0.4 MiB for outer's part of a step, 0.75 for C; inner's part
+ * streams by. */
+typedef struct part_sizes {
+    int64_t outer, inner;
+} part_sizes;
+static const part_sizes sizes[] = {{256, 768}, {128, 768}, {128, 384}, {64, 384}, {64, 192}};
+
+/* Enough tiles to keep this many threads busy are wanted. */
+#define TILES_WANTED 16
+
+/* A last part of fewer becomes a part of the one before: oneDNN 3.7 leaves C alone where it is one column. */
+#define LEAST_PART 16
+
+/* Of k in a step: longer ones are slower in oneDNN 2.6. */
+#define STEP_K 768
+
+/* Of k in a piece: bounds what of inner is packed, and, where tiles share outer's parts, of outer too. */
+#define PIECE_K        8192
+#define SHARED_PIECE_K 2048
+
+/* Of C from which on it is written past the caches: whoever reads it next would not find it there anyway. */
+#define STREAM_BYTES (INT64_C(4) << 20)
 
 /* oneDNN makes code and descriptors for every shape: kept for so many, then all are made afresh. */
 #define KEPT_PRODUCTS 256
 
 struct psk_cpu_bf16 {
-    char *work; /* scratch memory of oneDNN's, for every thread */
+    char *work; /* of every thread */
     int64_t work_bytes;
     int64_t count;
     struct {
@@ -48,8 +72,7 @@ void psk_cpu_bf16_free(psk_cpu_bf16 *kept) {
 }
 
 static bool same_shape(const psk_dnnl_shape *x, const psk_dnnl_shape *y) {
-    return x->m == y->m && x->n == y->n && x->k == y->k && x->lda == y->lda && x->ldb == y->ldb && x->ldc == y->ldc &&
-           x->a_orientation == y->a_orientation && x->b_orientation == y->b_orientation && x->write == y->write;
+    return x->m == y->m && x->n == y->n && x->k == y->k && x->write == y->write;
 }
 
 static psk_status find_product(psk_cpu_bf16 *kept, const psk_dnnl_shape *shape, const psk_dnnl_product **out) {
@@ -72,94 +95,181 @@ static psk_status find_product(psk_cpu_bf16 *kept, const psk_dnnl_shape *shape, 
     return PSK_OK;
 }
 
-/* One operand of a piece: rows x columns as it is stored, and its copy in bfloat16 with a leading dimension that keeps
- * rows apart in the sets of a cache. */
-typedef struct operand {
-    const float *x;
-    int64_t rows, columns, ldx, ld;
-    psk_bf16 *rounded;
-} operand;
-
-static operand make_operand(const float *x, int64_t ldx, psk_orientation orientation, int64_t rows, int64_t columns) {
-    const bool plain = orientation == PSK_PLAIN;
-    operand o = {.x = x, .ldx = ldx, .rows = plain ? rows : columns, .columns = plain ? columns : rows};
-    o.ld = PSK_CEIL_DIV(o.columns, 32) * 32;
-    o.ld += o.ld % 512 == 0 ? 32 : 0;
-    return o;
+static int64_t round_up(int64_t x, int64_t unit) {
+    return PSK_CEIL_DIV(x, unit) * unit;
 }
 
-/* One piece: C of m x n (=, +=) op(A) op(B) over k. */
+/* `length` in parts of at most `most`, as long as each other and a multiple of `unit`: how long. */
+static int64_t even_part(int64_t length, int64_t most, int64_t unit) {
+    return round_up(PSK_CEIL_DIV(length, PSK_CEIL_DIV(length, most)), unit);
+}
+
+/* A side of C in `count` parts: `size` long but for the last, which may have up to LEAST_PART more. */
+typedef struct parts {
+    int64_t length, size, count;
+} parts;
+
+static parts make_parts(int64_t length, int64_t most) {
+    parts p = {.length = length, .size = even_part(length, most, PSK_PACK_COLUMNS)};
+    p.count = PSK_CEIL_DIV(length, p.size);
+    if (p.count > 1 && length - (p.count - 1) * p.size < LEAST_PART)
+        p.count--;
+    return p;
+}
+
+/* The last part, or one before; 0: there is none. */
+static int64_t part_length(const parts *p, bool last) {
+    return last ? p->length - (p->count - 1) * p->size : p->count > 1 ? p->size : 0;
+}
+
+static int64_t longest_part(const parts *p) {
+    return p->size + LEAST_PART;
+}
+
+/* One operand of a piece: the rows of A or the columns of B, by k, which is cut into steps. */
+typedef struct operand {
+    const float *x;
+    int64_t ldx, k, step;
+    parts side;
+    bool along_k;   /* whether neighbours in memory are neighbours along k: A as it is, B transposed */
+    bool in_panels; /* packed: B */
+} operand;
+
+static int64_t steps_of(const operand *o) {
+    return PSK_CEIL_DIV(o->k, o->step);
+}
+
+static int64_t step_length(const operand *o, int64_t step) {
+    return step < steps_of(o) - 1 ? o->step : o->k - step * o->step;
+}
+
+/* What is packed: `side` rows or columns, step after step; of how many numbers, and where row or column i of a step is
+ * (i: a multiple of a panel where there are panels). */
+static int64_t packed_side(const operand *o, int64_t side) {
+    return o->in_panels ? round_up(side, PSK_PACK_COLUMNS) : side;
+}
+static int64_t packed_length(const operand *o, int64_t step) {
+    return o->in_panels ? round_up(step_length(o, step), PSK_PACK_STEPS) : step_length(o, step);
+}
+static int64_t packed_numbers(const operand *o, int64_t side, int64_t steps) {
+    return packed_side(o, side) * (o->in_panels ? round_up(o->step, PSK_PACK_STEPS) : o->step) * steps;
+}
+static int64_t packed_offset(const operand *o, int64_t side, int64_t step, int64_t i) {
+    return packed_numbers(o, side, step) + i * packed_length(o, step);
+}
+
+/* Packs (first ... first + count - 1) x (l0 ... l0 + length - 1) of a step to y, where number (first, l0) belongs. */
+static void pack(const psk_pack_kernels *kernels, const operand *o, int64_t step, int64_t first, int64_t count,
+                 int64_t l0, int64_t length, psk_bf16 *y) {
+    const int64_t l = step * o->step + l0;
+    const float *x = o->x + (o->along_k ? first * o->ldx + l : l * o->ldx + first);
+    if (o->in_panels)
+        kernels->panels(count, length, x, o->ldx, o->along_k, y, PSK_PACK_COLUMNS * packed_length(o, step));
+    else
+        kernels->rows(count, length, x, o->ldx, o->along_k, y, packed_length(o, step));
+}
+
+/* One piece: C of m x n (=, +=) A B over k. */
 typedef struct piece {
     operand a, b;
-    psk_orientation a_orientation, b_orientation;
-    int64_t m, n, k, ldc;
+    bool a_is_outer;
+    int64_t ldc;
     float *c;
     psk_write write;
-    psk_cpu_tiling tiling;
-    const psk_dnnl_product *products[2][2]; /* of tiles inside and at the lower edge, inside and at the right edge */
+    bool stream;
+    /* Of tiles inside and at the lower edge, inside and at the right edge, the first step and later ones, steps inside
+     * and the last: what there is of these. */
+    const psk_dnnl_product *products[2][2][2][2];
 } piece;
 
-/* Where tile `index` lies and how large it is. */
+static const operand *outer_of(const piece *p) {
+    return p->a_is_outer ? &p->a : &p->b;
+}
+static const operand *inner_of(const piece *p) {
+    return p->a_is_outer ? &p->b : &p->a;
+}
+
+/* Where tile `index` lies and how large it is. Tiles that share a part of the outer operand follow each other. */
 typedef struct tile {
     int64_t i, j, m, n;
-    const psk_dnnl_product *product;
+    int64_t outer; /* the index of that part */
+    const psk_dnnl_product *const (*products)[2];
 } tile;
 
 static tile tile_at(const piece *p, int64_t index) {
-    const psk_cpu_tiling *t = &p->tiling;
-    const int64_t down = index / t->across, across = index % t->across;
-    const bool last_down = down == t->down - 1, last_across = across == t->across - 1;
-    tile at = {.i = down * t->rows, .j = across * t->columns, .product = p->products[last_down][last_across]};
-    at.m = last_down ? p->m - at.i : t->rows;
-    at.n = last_across ? p->n - at.j : t->columns;
-    return at;
+    const parts *rows = &p->a.side, *columns = &p->b.side;
+    const int64_t length = inner_of(p)->side.count, outer = index / length, inner = index % length;
+    const int64_t down = p->a_is_outer ? outer : inner, across = p->a_is_outer ? inner : outer;
+    const bool last_down = down == rows->count - 1, last_across = across == columns->count - 1;
+    return (tile){
+        .i = down * rows->size,
+        .j = across * columns->size,
+        .m = part_length(rows, last_down),
+        .n = part_length(columns, last_across),
+        .outer = outer,
+        .products = p->products[last_down][last_across],
+    };
 }
 
-/* As in cpu_matmul.c, but a last tile of few columns becomes a part of the one before: oneDNN 3.7 leaves C alone where
- * it is one column. */
-#define LEAST_COLUMNS 16
-static psk_cpu_tiling tile_piece(int64_t m, int64_t n) {
-    psk_cpu_tiling t = psk_cpu_tile(1, m, n);
-    if (t.across > 1 && n - (t.across - 1) * t.columns < LEAST_COLUMNS)
-        t.across--;
-    t.count = t.down * t.across;
-    return t;
-}
-
-/* The products of the at most four shapes of tiles. */
-static psk_status find_products(psk_cpu_bf16 *kept, piece *p) {
-    const psk_cpu_tiling *t = &p->tiling;
-    if (kept->count > KEPT_PRODUCTS - 4)
-        forget_products(kept);
-    for (int down = 0; down < 2; down++)
-        for (int across = 0; across < 2; across++) {
-            const psk_dnnl_shape shape = {
-                .m = down ? p->m - (t->down - 1) * t->rows : t->rows,
-                .n = across ? p->n - (t->across - 1) * t->columns : t->columns,
-                .k = p->k,
-                .lda = p->a.ld,
-                .ldb = p->b.ld,
-                .ldc = p->ldc,
-                .a_orientation = p->a_orientation,
-                .b_orientation = p->b_orientation,
-                .write = p->write,
-            };
-            if ((down || t->down > 1) && (across || t->across > 1))
-                PSK_TRY(find_product(kept, &shape, &p->products[down][across]));
+/* The products of one shape of tile. */
+static psk_status find_steps(psk_cpu_bf16 *kept, const piece *p, psk_dnnl_shape shape,
+                             const psk_dnnl_product *products[2][2]) {
+    const int64_t steps = steps_of(&p->a);
+    for (int later = 0; later < 2; later++)
+        for (int last = 0; last < 2; last++) {
+            const bool met = later ? steps > 2 - last : last == (steps == 1);
+            shape.k = step_length(&p->a, last ? steps - 1 : 0);
+            shape.write = later ? PSK_ADD : PSK_SET;
+            if (met)
+                PSK_TRY(find_product(kept, &shape, &products[later][last]));
         }
     return PSK_OK;
 }
 
-/* A multiple of the alignment, so that every thread's part is aligned; 0 where the products need none. */
-static int64_t scratch_of_thread(const piece *p) {
-    int64_t most = 0;
+#define PIECE_PRODUCTS 16
+static psk_status find_products(psk_cpu_bf16 *kept, piece *p) {
+    if (kept->count > KEPT_PRODUCTS - PIECE_PRODUCTS)
+        forget_products(kept);
     for (int down = 0; down < 2; down++)
         for (int across = 0; across < 2; across++) {
-            const psk_dnnl_product *product = p->products[down][across];
-            const int64_t bytes = product != NULL ? psk_dnnl_product_scratch(product) : 0;
-            most = bytes > most ? bytes : most;
+            const psk_dnnl_shape shape = {
+                .m = part_length(&p->a.side, down),
+                .n = part_length(&p->b.side, across),
+            };
+            if (shape.m > 0 && shape.n > 0)
+                PSK_TRY(find_steps(kept, p, shape, p->products[down][across]));
         }
-    return PSK_CEIL_DIV(most, PSK_ALIGNMENT) * PSK_ALIGNMENT;
+    return PSK_OK;
+}
+
+/* Bytes of memory, each a multiple of the alignment: what all threads share, and what each has alone. */
+typedef struct work_plan {
+    int64_t inner, outer, tile, scratch; /* scratch: oneDNN's, 0 where the products need none */
+} work_plan;
+
+static int64_t aligned_bytes(int64_t count, size_t size) {
+    return PSK_CEIL_DIV(count * (int64_t)size, PSK_ALIGNMENT) * PSK_ALIGNMENT;
+}
+
+/* Whether each part of outer is read by one tile: then a step of it is packed at a time. */
+static bool outer_passes_by(const piece *p) {
+    return inner_of(p)->side.count == 1;
+}
+
+static work_plan plan_work(const piece *p) {
+    const operand *outer = outer_of(p), *inner = inner_of(p);
+    const int64_t held = outer_passes_by(p) ? 1 : steps_of(outer);
+    work_plan plan = {
+        .inner = aligned_bytes(packed_numbers(inner, inner->side.length, steps_of(inner)), sizeof(psk_bf16)),
+        .outer = aligned_bytes(packed_numbers(outer, longest_part(&outer->side), held), sizeof(psk_bf16)),
+        .tile = aligned_bytes(longest_part(&p->a.side) * longest_part(&p->b.side), sizeof(float)),
+    };
+    const psk_dnnl_product *const *products = &p->products[0][0][0][0];
+    for (int i = 0; i < PIECE_PRODUCTS; i++) {
+        const int64_t bytes = products[i] != NULL ? aligned_bytes(psk_dnnl_product_scratch(products[i]), 1) : 0;
+        plan.scratch = bytes > plan.scratch ? bytes : plan.scratch;
+    }
+    return plan;
 }
 
 static psk_status reserve_work(psk_cpu_bf16 *kept, int64_t bytes) {
@@ -168,45 +278,93 @@ static psk_status reserve_work(psk_cpu_bf16 *kept, int64_t bytes) {
     psk_free(kept->work);
     kept->work = NULL;
     kept->work_bytes = 0;
-    PSK_TRY(psk_alloc((size_t)bytes, "scratch memory of oneDNN", (void **)&kept->work));
+    PSK_TRY(psk_alloc((size_t)bytes, "rounded operands of products", (void **)&kept->work));
     kept->work_bytes = bytes;
     return PSK_OK;
 }
 
-/* The share of the calling thread. Numbers beside a row become 0: oneDNN 3 reads some of them, and a NaN there would
- * not vanish. */
-static void round_operand(const psk_kernels *kernels, const operand *o) {
-    const psk_cpu_range share = psk_cpu_share(o->rows);
-    for (int64_t row = share.begin; row < share.end; row++)
-        memset(o->rounded + row * o->ld + o->columns, 0, (size_t)(o->ld - o->columns) * sizeof *o->rounded);
-    kernels->round_bf16(share.end - share.begin, o->columns, o->x + share.begin * o->ldx, o->ldx,
-                        o->rounded + share.begin * o->ld, o->ld);
+/* What a thread works with. */
+typedef struct worker {
+    const psk_cpu *cpu;
+    const psk_bf16 *inner;
+    psk_bf16 *outer;
+    int64_t held; /* the part of the outer operand that is there, -1: none */
+    float *tile;
+    void *scratch;
+} worker;
+
+static worker make_worker(const psk_cpu *cpu, const work_plan *plan, int thread) {
+    char *const work = cpu->bf16->work;
+    char *const own = work + plan->inner + thread * (plan->outer + plan->tile + plan->scratch);
+    return (worker){
+        .cpu = cpu,
+        .inner = (const psk_bf16 *)work,
+        .outer = (psk_bf16 *)own,
+        .held = -1,
+        .tile = (float *)(own + plan->outer),
+        .scratch = plan->scratch > 0 ? own + plan->outer + plan->tile : NULL,
+    };
 }
 
-static psk_status run_tile(const piece *p, int64_t index, void *scratch) {
+/* Step `step` of the outer operand's part for a tile. */
+static const psk_bf16 *outer_part(const piece *p, const tile *at, int64_t step, worker *w) {
+    const operand *o = outer_of(p);
+    const int64_t first = p->a_is_outer ? at->i : at->j, count = p->a_is_outer ? at->m : at->n;
+    psk_bf16 *where = w->outer + (outer_passes_by(p) ? 0 : packed_offset(o, count, step, 0));
+    if (w->held != at->outer)
+        pack(w->cpu->pack, o, step, first, count, 0, step_length(o, step), where);
+    return where;
+}
+
+static psk_status run_tile(const piece *p, int64_t index, worker *w) {
     const tile at = tile_at(p, index);
-    const psk_bf16 *a = p->a.rounded + at.i * (p->a_orientation == PSK_PLAIN ? p->a.ld : 1);
-    const psk_bf16 *b = p->b.rounded + at.j * (p->b_orientation == PSK_PLAIN ? 1 : p->b.ld);
-    return psk_dnnl_product_run(at.product, a, b, p->c + at.i * p->ldc + at.j, scratch);
+    const operand *inner = inner_of(p);
+    const int64_t steps = steps_of(inner);
+    for (int64_t step = 0; step < steps; step++) {
+        const psk_bf16 *x = outer_part(p, &at, step, w);
+        const psk_bf16 *y = w->inner + packed_offset(inner, inner->side.length, step, p->a_is_outer ? at.j : at.i);
+        const psk_dnnl_product *product = at.products[step > 0][step == steps - 1];
+        PSK_TRY(psk_dnnl_product_run(product, p->a_is_outer ? x : y, p->a_is_outer ? y : x, w->tile, w->scratch));
+    }
+    w->held = at.outer;
+    w->cpu->kernels->store_rows(at.m, at.n, w->tile, at.n, p->c + at.i * p->ldc + at.j, p->ldc, p->write, p->stream);
+    return PSK_OK;
 }
 
-static psk_status run_piece(psk_device *device, piece *p, bool new_b) {
+/* Packs the inner operand, all threads of the team together: what lies along k by so many rows or columns, what lies
+ * across by so many along k, so that memory is read in long runs. */
+#define INNER_SIDE PSK_PACK_COLUMNS
+#define INNER_K    PSK_PACK_STEPS
+static void pack_inner(const piece *p, const psk_pack_kernels *kernels, psk_bf16 *packed) {
+    const operand *o = inner_of(p);
+    const int64_t side = o->side.length, unit = o->along_k ? INNER_SIDE : INNER_K;
+    const int64_t each = PSK_CEIL_DIV(o->along_k ? side : o->step, unit);
+#pragma omp for schedule(static)
+    for (int64_t item = 0; item < steps_of(o) * each; item++) {
+        const int64_t step = item / each, at = item % each * unit, length = step_length(o, step);
+        const int64_t left = (o->along_k ? side : length) - at, count = left < unit ? left : unit;
+        psk_bf16 *y = packed + packed_offset(o, side, step, 0);
+        if (o->along_k)
+            pack(kernels, o, step, at, count, 0, length, y + at * packed_length(o, step));
+        else if (count > 0)
+            pack(kernels, o, step, 0, side, at, count, y + (o->in_panels ? at * PSK_PACK_COLUMNS : at));
+    }
+}
+
+static psk_status run_piece(psk_device *device, piece *p) {
     psk_cpu *cpu = psk_cpu_state(device);
     PSK_TRY(find_products(cpu->bf16, p));
-    const int64_t each = scratch_of_thread(p);
-    PSK_TRY(reserve_work(cpu->bf16, each * device->threads));
+    const work_plan plan = plan_work(p);
+    PSK_TRY(reserve_work(cpu->bf16, plan.inner + device->threads * (plan.outer + plan.tile + plan.scratch)));
     int failed = PSK_OK;
 #pragma omp parallel num_threads(device->threads) reduction(max : failed)
     {
-        void *scratch = each > 0 ? cpu->bf16->work + omp_get_thread_num() * each : NULL;
+        worker w = make_worker(cpu, &plan, omp_get_thread_num());
         psk_dnnl_stay_serial();
-        round_operand(cpu->kernels, &p->a);
-        if (new_b)
-            round_operand(cpu->kernels, &p->b);
-#pragma omp barrier
+        pack_inner(p, cpu->pack, (psk_bf16 *)cpu->bf16->work);
 #pragma omp for schedule(static)
-        for (int64_t index = 0; index < p->tiling.count; index++) {
-            const int status = (int)run_tile(p, index, scratch);
+        for (int64_t index = 0; index < p->a.side.count * p->b.side.count; index++) {
+            const int status = (int)run_tile(p, index, &w);
             failed = status > failed ? status : failed;
         }
     }
@@ -218,62 +376,54 @@ bool psk_cpu_bf16_serves(const psk_device *device, const psk_matmul_args *a) {
            (a->beta == 0.0f || a->beta == 1.0f) && a->m >= LEAST_SIDE && a->n >= LEAST_SIDE && a->k >= LEAST_K;
 }
 
-static int64_t lesser(int64_t x, int64_t y) {
-    return x < y ? x : y;
+static void choose_parts(int64_t outer_length, int64_t inner_length, parts *outer, parts *inner) {
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        *outer = make_parts(outer_length, sizes[i].outer);
+        *inner = make_parts(inner_length, sizes[i].inner);
+        if (outer->count * inner->count >= TILES_WANTED)
+            return;
+    }
 }
 
-/* Rows of op(A) rounded at a time. */
-static int64_t piece_rows(const psk_matmul_args *a) {
-    const int64_t fitting = PIECE_NUMBERS / lesser(a->k, PIECE_K);
-    return lesser(fitting, a->m);
+/* The call as one piece, but for its steps. */
+static piece make_whole(const psk_matmul_args *a) {
+    piece p = {
+        .a = {.x = a->a, .ldx = a->lda, .k = a->k, .along_k = a->a_orientation == PSK_PLAIN},
+        .b = {.x = a->b, .ldx = a->ldb, .k = a->k, .along_k = a->b_orientation == PSK_TRANSPOSED, .in_panels = true},
+        .a_is_outer = a->m >= a->n,
+        .ldc = a->ldc,
+        .c = a->c,
+        .stream = a->m * a->n * (int64_t)sizeof(float) > STREAM_BYTES,
+    };
+    if (p.a_is_outer)
+        choose_parts(a->m, a->n, &p.a.side, &p.b.side);
+    else
+        choose_parts(a->n, a->m, &p.b.side, &p.a.side);
+    return p;
 }
 
-/* Scratch memory for a piece of A and one of B. */
-static psk_status take_scratch(psk_device *device, const psk_matmul_args *a, psk_bf16 **a_rounded,
-                               psk_bf16 **b_rounded) {
-    const int64_t m = piece_rows(a), k = lesser(a->k, PIECE_K);
-    const operand pa = make_operand(NULL, 0, a->a_orientation, m, k),
-                  pb = make_operand(NULL, 0, a->b_orientation, k, a->n);
-    void *scratch;
-    PSK_TRY(psk_cpu_scratch(device, (pa.rows * pa.ld + pb.rows * pb.ld) * (int64_t)sizeof(psk_bf16), &scratch));
-    *a_rounded = scratch;
-    *b_rounded = *a_rounded + pa.rows * pa.ld;
-    return PSK_OK;
-}
-
-static const float *block_of(const float *x, int64_t ld, psk_orientation orientation, int64_t i, int64_t j) {
-    return x + (orientation == PSK_PLAIN ? i * ld + j : j * ld + i);
+static void cut_operand(operand *o, int64_t k0, int64_t k) {
+    o->x += o->along_k ? k0 : k0 * o->ldx;
+    o->k = k;
+    o->step = even_part(k, STEP_K, PSK_PACK_STEPS);
 }
 
 psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a) {
     psk_cpu *cpu = psk_cpu_state(device);
-    psk_bf16 *a_rounded, *b_rounded;
     if (cpu->bf16 == NULL)
         PSK_TRY(psk_alloc_zero(sizeof *cpu->bf16, "shapes of products", (void **)&cpu->bf16));
-    PSK_TRY(take_scratch(device, a, &a_rounded, &b_rounded));
-    const int64_t rows = piece_rows(a);
-    for (int64_t k0 = 0; k0 < a->k; k0 += PIECE_K)
-        for (int64_t i0 = 0; i0 < a->m; i0 += rows) {
-            const int64_t m = lesser(rows, a->m - i0), k = lesser(PIECE_K, a->k - k0);
-            piece p = {
-                .a = make_operand(block_of(a->a, a->lda, a->a_orientation, i0, k0), a->lda, a->a_orientation, m, k),
-                .b = make_operand(block_of(a->b, a->ldb, a->b_orientation, k0, 0), a->ldb, a->b_orientation, k, a->n),
-                .a_orientation = a->a_orientation,
-                .b_orientation = a->b_orientation,
-                .m = m,
-                .n = a->n,
-                .k = k,
-                .ldc = a->ldc,
-                .c = a->c + i0 * a->ldc,
-                .write = k0 > 0 || a->beta == 1.0f ? PSK_ADD : PSK_SET,
-                .tiling = tile_piece(m, a->n),
-            };
-            p.a.rounded = a_rounded;
-            p.b.rounded = b_rounded;
-            const psk_status status = run_piece(device, &p, i0 == 0);
-            if (status != PSK_OK)
-                return psk_cpu_matmul_failed(status, a);
-        }
+    const piece whole = make_whole(a);
+    const int64_t most = even_part(a->k, outer_passes_by(&whole) ? PIECE_K : SHARED_PIECE_K, PSK_PACK_STEPS);
+    for (int64_t k0 = 0; k0 < a->k; k0 += most) {
+        const int64_t k = a->k - k0 < most ? a->k - k0 : most;
+        piece p = whole;
+        cut_operand(&p.a, k0, k);
+        cut_operand(&p.b, k0, k);
+        p.write = k0 > 0 || a->beta == 1.0f ? PSK_ADD : PSK_SET;
+        const psk_status status = run_piece(device, &p);
+        if (status != PSK_OK)
+            return psk_cpu_matmul_failed(status, a);
+    }
     return PSK_OK;
 }
 

@@ -70,6 +70,19 @@ typedef struct psk_fused_kernels {
     void (*sketch_add)(const psk_fused_sketch_args *a, const float *gradients);
 } psk_fused_kernels;
 
+/* Operands of dense products rounded to bfloat16, in the order that these read. Number (i, l), i along the side and l
+ * along k, is x[i ldx + l] where along_k, else x[l ldx + i]. */
+#define PSK_PACK_COLUMNS 64
+#define PSK_PACK_STEPS   32
+typedef struct psk_pack_kernels {
+    /* Of A, `side` rows of k numbers: (i, l) at y[i ldy + l]. */
+    void (*rows)(int64_t side, int64_t k, const float *x, int64_t ldx, bool along_k, psk_bf16 *y, int64_t ldy);
+    /* Of B, panels of 64 columns, two numbers along k beside each other: (i, l) at
+     *     y[i/64 stride + l/2 128 + i%64 2 + l%2],
+     * and zeros up to the next multiples of 64 in i, of 32 in l. */
+    void (*panels)(int64_t side, int64_t k, const float *x, int64_t ldx, bool along_k, psk_bf16 *y, int64_t stride);
+} psk_pack_kernels;
+
 typedef struct psk_kernels {
     const char *isa; /* as PSK_CPU_ISA spells it */
 #define PSK_KERNEL(name, items, cost) void (*name)(const psk_##name##_args *a, int64_t begin, int64_t end);
@@ -95,6 +108,11 @@ typedef struct psk_kernels {
     /* y = x rounded to bfloat16, `rows` rows of n.   x: leading dimension ldx, y: ldy */
     void (*round_bf16)(int64_t rows, int64_t n, const float *x, int64_t ldx, psk_bf16 *y, int64_t ldy);
 
+    /* y (=, +=) x, `rows` rows of n.   x: leading dimension ldx, y: ldy. stream: y is larger than the caches, and
+     * what is only written may go past them. */
+    void (*store_rows)(int64_t rows, int64_t n, const float *x, int64_t ldx, float *y, int64_t ldy, psk_write write,
+                       bool stream);
+
     /* Sum of x[i]^2 in float64. */
     double (*sum_squares)(const float *x, int64_t n);
 
@@ -112,9 +130,11 @@ extern const psk_kernels psk_kernels_baseline;
 extern const psk_kernels psk_kernels_avx2;
 extern const psk_kernels psk_kernels_avx512;
 extern const psk_fused_kernels psk_fused_avx512bf16; /* operands of products rounded to bfloat16 */
+extern const psk_pack_kernels psk_pack_avx512bf16;   /* by an instruction that takes subnormal numbers for 0 */
 extern const psk_fused_kernels psk_fused_amx;        /* the same, in tile registers */
 #elif defined(__aarch64__)
 extern const psk_fused_kernels psk_fused_neonbf16; /* the same */
+extern const psk_pack_kernels psk_pack_neonbf16;
 #endif
 
 #endif

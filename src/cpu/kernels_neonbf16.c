@@ -1,4 +1,5 @@
-/* Fused attention for NEON with bfloat16 products: aarch64 servers since 2021 (Neoverse V1, N2). */
+/* Fused attention and operands of dense products for NEON with bfloat16 products: aarch64 servers since 2021 (Neoverse
+ * V1, N2). */
 #include "cpu/kernels.h"
 
 #include <math.h>
@@ -12,4 +13,7 @@
 
 #include "cpu/fused_attention.inc"
 
+#include "cpu/pack_bf16.inc"
+
 const psk_fused_kernels psk_fused_neonbf16 = FUSED_KERNELS;
+const psk_pack_kernels psk_pack_neonbf16 = PACK_KERNELS;
