@@ -8,6 +8,8 @@
 #include "cpu/kernels_math.inc"
 #include "cpu/kernels_vector.inc"
 
+#include "cpu/kernels_gelu.inc"
+
 #include "cpu/fused_cells_bf16.inc"
 
 #define PSK_AMX

@@ -9,6 +9,8 @@
 #include "cpu/kernels_math.inc"
 #include "cpu/kernels_vector.inc"
 
+#include "cpu/kernels_gelu.inc"
+
 #include "cpu/fused_cells_neonbf16.inc"
 
 #include "cpu/fused_attention.inc"
