@@ -58,12 +58,6 @@ psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
 bool psk_cpu_bf16_serves(const psk_device *device, const psk_matmul_args *a);
 psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a);
 
-/* How C is cut into tiles: batch x down x across, of rows x columns each, less at the edges. */
-typedef struct psk_cpu_tiling {
-    int64_t rows, columns, down, across, count;
-} psk_cpu_tiling;
-psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n);
-
 /* Turns a failure inside a product into a message. */
 psk_status psk_cpu_matmul_failed(psk_status status, const psk_matmul_args *a);
 psk_status psk_cpu_row_products(psk_device *device, const psk_row_products_args *a);

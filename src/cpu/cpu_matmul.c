@@ -27,8 +27,13 @@ static int64_t even_size(int64_t length, int64_t largest, int64_t step) {
     return PSK_CEIL_DIV(PSK_CEIL_DIV(length, count), step) * step;
 }
 
-psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n) {
-    psk_cpu_tiling t = {0};
+/* How C is cut into tiles: batch x down x across, of rows x columns each, less at the edges. */
+typedef struct tiling {
+    int64_t rows, columns, down, across, count;
+} tiling;
+
+static tiling tile_products(int64_t batch, int64_t m, int64_t n) {
+    tiling t = {0};
     for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes && t.count < TILES_WANTED; i++) {
         t.rows = even_size(m, tile_sizes[i].rows, ROW_STEP);
         t.columns = even_size(n, tile_sizes[i].columns, COLUMN_STEP);
@@ -39,8 +44,7 @@ psk_cpu_tiling psk_cpu_tile(int64_t batch, int64_t m, int64_t n) {
     return t;
 }
 
-static psk_status matmul_tile(const psk_device *device, const psk_matmul_args *args, const psk_cpu_tiling *t,
-                              int64_t index) {
+static psk_status matmul_tile(const psk_device *device, const psk_matmul_args *args, const tiling *t, int64_t index) {
     const int64_t g = index / (t->down * t->across);
     const int64_t i = index / t->across % t->down * t->rows, j = index % t->across * t->columns;
     const int64_t m = args->m - i < t->rows ? args->m - i : t->rows,
@@ -91,7 +95,7 @@ psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a) {
     }
     if (psk_cpu_bf16_serves(device, a))
         return psk_cpu_matmul_bf16(device, a);
-    const psk_cpu_tiling t = psk_cpu_tile(a->batch, a->m, a->n);
+    const tiling t = tile_products(a->batch, a->m, a->n);
     const double flops = 2.0 * (double)a->batch * (double)a->m * (double)a->n * (double)a->k;
     const int threads = t.count > 1 && flops >= SERIAL_FLOPS ? device->threads : 1;
     int failed = PSK_OK;

@@ -12,7 +12,6 @@
 #include "cpu/cpu_dnnl.h"
 
 #include <omp.h>
-#include <string.h>
 
 #if PSK_WITH_ONEDNN
 
