@@ -229,7 +229,7 @@ static void learns(void **unused) {
 }
 
 /* The loss after so many steps of a model wide enough for products of bfloat16. */
-static double loss_in(psk_precision precision) {
+static double loss_in(psk_precision precision, uint64_t seed) {
     psk_model_config config = small_config();
     psk_train_options o = small_options(&f);
     watcher w = {.stop_at = 0};
@@ -241,19 +241,30 @@ static double loss_in(psk_precision precision) {
     o.steps = 60;
     o.learning_rate = 1e-3;
     o.precision = precision;
-    o.output = path_in(f.folder, psk_precision_name(precision));
-    PSK_TEST_OK(psk_model_create(f.device, &config, 11, &model));
+    char name[32];
+    snprintf(name, sizeof name, "%s-%d", psk_precision_name(precision), (int)seed);
+    o.output = path_in(f.folder, name);
+    PSK_TEST_OK(psk_model_create(f.device, &config, seed, &model));
     PSK_TEST_OK(psk_train(model, &o, watch, &w));
     assert_int_equal(psk_device_precision(f.device), precision);
     psk_model_free(model);
     return w.last.loss;
 }
 
+/* Over several seeds: one run ends up to 1 % elsewhere where a rounding changes. */
+#define SEEDS 6
+static double mean_loss_in(psk_precision precision) {
+    double sum = 0;
+    for (uint64_t seed = 0; seed < SEEDS; seed++)
+        sum += loss_in(precision, 11 + seed);
+    return sum / SEEDS;
+}
+
 static void learns_in_bfloat16(void **unused) {
     (void)unused;
     if (!f.device->has_bf16)
         skip();
-    const double rounded = loss_in(PSK_PRECISION_BF16), plain = loss_in(PSK_PRECISION_F32);
+    const double rounded = mean_loss_in(PSK_PRECISION_BF16), plain = mean_loss_in(PSK_PRECISION_F32);
     printf("  float32 %.3f, bfloat16 %.3f\n", plain, rounded);
     assert_true(rounded != plain);
     PSK_TEST_AT_MOST(plain, 2.6); /* as above */

@@ -34,7 +34,7 @@ psk_status psk_step_bench_create(psk_model *model, int64_t B, int64_t N, int rec
                  psk_arena_reserve(bench->arena, "data", "tokens", (tokens + 1) * (int64_t)sizeof(int32_t),
                                    (void **)&bench->tokens),
                  failed);
-    /* Written once, so that a first step, all there is of a long one, does not pay for the system's making the pages. */
+    /* Written once, so that a first step, all there is of a long one, does not wait for the system to make pages. */
     PSK_TRY_GOTO(status, psk_arena_commit(bench->arena, PSK_FILL_ZERO), failed);
     PSK_TRY_GOTO(status, psk_step_reset_moments(&bench->step), failed);
     draw_tokens(bench);
