@@ -99,8 +99,8 @@ static void check_product(psk_device *device, const product_case *c) {
     psk_test_free(before);
 }
 
-/* Sizes at the edges of what is served, of parts (64 to 768) with few rows in the last, of steps and pieces along k
- * (2048 and 8192, or 2048 both where parts are shared), and of a C that is written past the caches (4 MiB). */
+/* Sizes at the edges of what is served, of parts (64 to 768) with few rows in the last, of steps along k (768)
+ * and pieces (8192, or 2048 where tiles share parts), and of a C that is written past the caches (4 MiB). */
 static const int64_t sizes[][3] = {{64, 64, 32},    {65, 67, 33},     {257, 97, 300},  {64, 769, 129},
                                    {300, 70, 2048}, {70, 130, 2049},  {66, 64, 4100},  {2100, 64, 2050},
                                    {64, 65, 8200},  {200, 210, 2080}, {1030, 1025, 40}};

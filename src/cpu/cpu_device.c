@@ -23,7 +23,7 @@ typedef struct isa {
     const psk_kernels *kernels;
     bool (*supported)(void);
     const psk_fused_kernels *fused_bf16; /* NULL: none */
-    const psk_pack_kernels *pack;        /* the same */
+    const psk_pack_kernels *pack;        /* NULL: none */
     bool (*bf16_supported)(void);
 } isa;
 

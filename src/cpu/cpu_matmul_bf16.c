@@ -4,9 +4,11 @@
  *   - the smaller operand, `inner`, is packed first, by all threads together;
  *   - the larger one, `outer`, is packed by each thread for the row (or column) of tiles it is at, into memory that its
  *     second-level cache keeps;
- *   - a tile of C is computed in such memory too, step by step along k, and then stored or added: past the caches where
- * C is larger than they. A call is done in pieces along k (a later piece adds to C), so that what is packed stays
- * small. Pieces, steps and tiles depend on the shape alone: the same bits come out for any number of threads. */
+ *   - a tile of C is computed in such memory too, step by step along k, and then stored or added, past the caches if C
+ * is larger than they.
+ *
+ * A call is done in pieces along k (a later piece adds to C), so that what is packed stays small. Pieces, steps and
+ * tiles depend on the shape alone: the same bits come out for any number of threads. */
 #include "base/memory.h"
 #include "cpu/cpu.h"
 #include "cpu/cpu_dnnl.h"
