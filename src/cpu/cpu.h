@@ -58,6 +58,15 @@ psk_status psk_cpu_matmul(psk_device *device, const psk_matmul_args *a);
 bool psk_cpu_bf16_serves(const psk_device *device, const psk_matmul_args *a);
 psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a);
 
+/* C is cut into tiles, enough to keep this many threads busy. */
+#define PSK_TILES_WANTED 16
+
+/* How long the parts of `length` are if they are as long as each other, at most `most`, and a multiple of `unit`. */
+static inline int64_t psk_cpu_even_part(int64_t length, int64_t most, int64_t unit) {
+    const int64_t part = PSK_CEIL_DIV(length, PSK_CEIL_DIV(length, most));
+    return PSK_CEIL_DIV(part, unit) * unit;
+}
+
 /* Turns a failure inside a product into a message. */
 psk_status psk_cpu_matmul_failed(psk_status status, const psk_matmul_args *a);
 psk_status psk_cpu_row_products(psk_device *device, const psk_row_products_args *a);

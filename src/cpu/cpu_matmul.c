@@ -15,17 +15,8 @@ static const tile_size tile_sizes[] = {{256, 768}, {256, 384}, {128, 384}, {128,
 #define COLUMN_STEP 48
 #define ROW_STEP    8
 
-/* Enough tiles to keep this many threads busy are wanted. */
-#define TILES_WANTED 16
-
 /* 2 m n k for which waking the other threads pays. */
 #define SERIAL_FLOPS 500000
-
-/* The size that covers `length` in `count` pieces of about the same size, multiples of `step`. */
-static int64_t even_size(int64_t length, int64_t largest, int64_t step) {
-    const int64_t count = PSK_CEIL_DIV(length, largest);
-    return PSK_CEIL_DIV(PSK_CEIL_DIV(length, count), step) * step;
-}
 
 /* How C is cut into tiles: batch x down x across, of rows x columns each, less at the edges. */
 typedef struct tiling {
@@ -34,9 +25,9 @@ typedef struct tiling {
 
 static tiling tile_products(int64_t batch, int64_t m, int64_t n) {
     tiling t = {0};
-    for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes && t.count < TILES_WANTED; i++) {
-        t.rows = even_size(m, tile_sizes[i].rows, ROW_STEP);
-        t.columns = even_size(n, tile_sizes[i].columns, COLUMN_STEP);
+    for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes && t.count < PSK_TILES_WANTED; i++) {
+        t.rows = psk_cpu_even_part(m, tile_sizes[i].rows, ROW_STEP);
+        t.columns = psk_cpu_even_part(n, tile_sizes[i].columns, COLUMN_STEP);
         t.down = PSK_CEIL_DIV(m, t.rows);
         t.across = PSK_CEIL_DIV(n, t.columns);
         t.count = batch * t.down * t.across;

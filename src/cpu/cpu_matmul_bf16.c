@@ -29,9 +29,6 @@ typedef struct part_sizes {
 } part_sizes;
 static const part_sizes sizes[] = {{256, 768}, {128, 768}, {128, 384}, {64, 384}, {64, 192}};
 
-/* Enough tiles to keep this many threads busy are wanted. */
-#define TILES_WANTED 16
-
 /* A last part of fewer becomes a part of the one before: oneDNN 3.7 leaves C alone where it is one column. */
 #define LEAST_PART 16
 
@@ -100,18 +97,13 @@ static int64_t round_up(int64_t x, int64_t unit) {
     return PSK_CEIL_DIV(x, unit) * unit;
 }
 
-/* `length` in parts of at most `most`, as long as each other and a multiple of `unit`: how long. */
-static int64_t even_part(int64_t length, int64_t most, int64_t unit) {
-    return round_up(PSK_CEIL_DIV(length, PSK_CEIL_DIV(length, most)), unit);
-}
-
 /* A side of C in `count` parts: `size` long but for the last, which may have up to LEAST_PART more. */
 typedef struct parts {
     int64_t length, size, count;
 } parts;
 
 static parts make_parts(int64_t length, int64_t most) {
-    parts p = {.length = length, .size = even_part(length, most, PSK_PACK_COLUMNS)};
+    parts p = {.length = length, .size = psk_cpu_even_part(length, most, PSK_PACK_COLUMNS)};
     p.count = PSK_CEIL_DIV(length, p.size);
     if (p.count > 1 && length - (p.count - 1) * p.size < LEAST_PART)
         p.count--;
@@ -381,7 +373,7 @@ static void choose_parts(int64_t outer_length, int64_t inner_length, parts *oute
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         *outer = make_parts(outer_length, sizes[i].outer);
         *inner = make_parts(inner_length, sizes[i].inner);
-        if (outer->count * inner->count >= TILES_WANTED)
+        if (outer->count * inner->count >= PSK_TILES_WANTED)
             return;
     }
 }
@@ -406,7 +398,7 @@ static piece make_whole(const psk_matmul_args *a) {
 static void cut_operand(operand *o, int64_t k0, int64_t k) {
     o->x += o->along_k ? k0 : k0 * o->ldx;
     o->k = k;
-    o->step = even_part(k, STEP_K, PSK_PACK_STEPS);
+    o->step = psk_cpu_even_part(k, STEP_K, PSK_PACK_STEPS);
 }
 
 psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a) {
@@ -414,7 +406,7 @@ psk_status psk_cpu_matmul_bf16(psk_device *device, const psk_matmul_args *a) {
     if (cpu->bf16 == NULL)
         PSK_TRY(psk_alloc_zero(sizeof *cpu->bf16, "shapes of products", (void **)&cpu->bf16));
     const piece whole = make_whole(a);
-    const int64_t most = even_part(a->k, outer_passes_by(&whole) ? PIECE_K : SHARED_PIECE_K, PSK_PACK_STEPS);
+    const int64_t most = psk_cpu_even_part(a->k, outer_passes_by(&whole) ? PIECE_K : SHARED_PIECE_K, PSK_PACK_STEPS);
     for (int64_t k0 = 0; k0 < a->k; k0 += most) {
         const int64_t k = a->k - k0 < most ? a->k - k0 : most;
         piece p = whole;
