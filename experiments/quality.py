@@ -65,12 +65,26 @@ def all_rows():
         rows[f"controls/polynomial p=4, window b={b} alone"] = sketched("learned_linear", 1, "window", b, far_scale=0)
     for b in (16, 32, 128, 256):
         rows[f"sizes/learned_linear r=32 window b={b}"] = sketched("learned_linear", 32, "window", b)
+    # A window so small that what is beyond it matters soon.
+    for sketch in ("learned", "random"):
+        rows[f"sizes/{sketch} r=32 window b=16"] = sketched(sketch, 32, "window", 16)
     for r in (8, 64):
         rows[f"sizes/learned_linear r={r} window"] = sketched("learned_linear", r, "window")
-    for scale in (0.01, 0.1, 10):
-        rows[f"scale/learned_linear r=32 window, far_scale {scale}"] = sketched("learned_linear", 32, "window",
+    # How loud the far keys start. A block or window of 16 leaves most of what a token needs to them.
+    for window in ("window", "window b=16"):
+        b = 16 if window.endswith("16") else BLOCK
+        rows[f"scale/learned_linear r=32 {window}, far_gain"] = sketched("learned_linear", 32, "window", b, far_gain=True)
+        for scale in (0.01, 0.1, 10, 100, 1000):
+            rows[f"scale/learned_linear r=32 {window}, far_scale {scale}"] = sketched("learned_linear", 32, "window", b,
+                                                                                     far_scale=scale)
+        for scale in (10, 100):
+            rows[f"scale/learned r=32 {window}, far_scale {scale}"] = sketched("learned", 32, "window", b,
                                                                                far_scale=scale)
-    rows["scale/learned_linear r=32 window, far_gain"] = sketched("learned_linear", 32, "window", far_gain=True)
+        for scale in (0.01, 0.1):
+            rows[f"scale/random r=32 {window}, far_scale {scale}"] = sketched("random", 32, "window", b, far_scale=scale)
+    for scale in (10, 100, 1000):
+        rows[f"scale/learned_linear r=32 block, far_scale {scale}"] = sketched("learned_linear", 32, "block",
+                                                                              far_scale=scale)
     # The sinusoids that the paper adds to the embeddings, beside RoPE.
     for scale in (0.1, 1):
         rows[f"positions/softmax, position_scale {scale}"] = form(attention="softmax", position_scale=scale)
