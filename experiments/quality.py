@@ -70,28 +70,23 @@ def all_rows():
         rows[f"sizes/{sketch} r=32 window b=16"] = sketched(sketch, 32, "window", 16)
     for r in (8, 64):
         rows[f"sizes/learned_linear r={r} window"] = sketched("learned_linear", r, "window")
-    # How loud the far keys start. A block or window of 16 leaves most of what a token needs to them.
-    for window in ("window", "window b=16"):
-        b = 16 if window.endswith("16") else BLOCK
-        rows[f"scale/learned_linear r=32 {window}, far_gain"] = sketched("learned_linear", 32, "window", b, far_gain=True)
-        for scale in (0.01, 0.1, 10, 100, 1000):
-            rows[f"scale/learned_linear r=32 {window}, far_scale {scale}"] = sketched("learned_linear", 32, "window", b,
-                                                                                     far_scale=scale)
-        for scale in (10, 100):
-            rows[f"scale/learned r=32 {window}, far_scale {scale}"] = sketched("learned", 32, "window", b,
-                                                                               far_scale=scale)
-        for scale in (0.01, 0.1):
-            rows[f"scale/random r=32 {window}, far_scale {scale}"] = sketched("random", 32, "window", b, far_scale=scale)
-    for scale in (10, 100, 1000):
-        rows[f"scale/learned_linear r=32 block, far_scale {scale}"] = sketched("learned_linear", 32, "block",
-                                                                              far_scale=scale)
+    # How loud far keys start; a window of 16 leaves most of what a token needs to them. main and sizes have the
+    # program's default.
+    for sketch, scales in (("learned_linear", (1 / 32**2, 0.1, 1)), ("learned", (1, 10, 100, 1000)),
+                           ("random", (1 / 32**2, 0.1, 1))):
+        for local, b in (("block", BLOCK), ("window", BLOCK), ("window b=16", 16)):
+            for scale in scales:
+                text = "1/r^2" if scale == 1 / 32**2 else scale
+                rows[f"scale/{sketch} r=32 {local}, far_scale {text}"] = sketched(sketch, 32, local.split()[0], b,
+                                                                                 far_scale=scale)
+    for local, b in (("window", BLOCK), ("window b=16", 16)):
+        rows[f"scale/learned_linear r=32 {local}, far_gain"] = sketched("learned_linear", 32, "window", b, far_gain=True)
     # The sinusoids that the paper adds to the embeddings, beside RoPE.
     for scale in (0.1, 1):
         rows[f"positions/softmax, position_scale {scale}"] = form(attention="softmax", position_scale=scale)
         rows[f"positions/learned_linear r=32 window, position_scale {scale}"] = sketched("learned_linear", 32, "window",
-                                                                                         position_scale=scale)
-    for scale in (1, 0.03125):
-        rows[f"scale/random r=32 block, far_scale {scale}"] = sketched("random", 32, "block", far_scale=scale)
+                                                                                         position_scale=scale,
+                                                                                         far_scale=1)
     return rows
 
 

@@ -133,7 +133,8 @@ PSK_API const char *psk_mechanism_name(psk_mechanism mechanism);
 PSK_API const char *psk_sketch_name(psk_sketch sketch);
 PSK_API const char *psk_local_name(psk_local local);
 
-/* polysketch, learned_linear, window, degree 4, r 32, b 256, beta 1, far_scale 1, causal, local_only 0. */
+/* polysketch, learned_linear, window, degree 4, r 32, b 256, beta 1, far_scale 1 (a new model: psk_default_far_scale),
+ * causal, local_only 0. */
 PSK_API psk_attention_config psk_attention_config_default(void);
 
 /* Sizes of one attention call. Queries are the last Nq of the Nk keys when causal: Nk > Nq means that the first Nk - Nq
@@ -221,8 +222,12 @@ PSK_API psk_status psk_model_config_preset(const char *name, psk_model_config *c
 PSK_API const char *psk_model_preset_name(int64_t index);        /* NULL past the last; a literal */
 PSK_API const char *psk_model_preset_description(int64_t index); /* NULL past the last; a literal */
 
-/* far_scale as trained best: 1 for learned sketches, 1/r^2 for random ones with a local part, 1 without. */
-PSK_API float psk_default_far_scale(const psk_attention_config *attention);
+/* far_scale with which a new model starts best: with it an unrelated far key weighs on the average what an unrelated
+ * near key does, so that no side drowns the other. For LayerNormed heads of `head_size` = h numbers: near keys weigh E
+ * <q,k>^p = (p-1)!! h^(p/2); far ones, at far_scale 1 and as the sketches start, h^p / r (random), h^4 / r
+ * (learned_linear), r (learned). Without a local part: 1, there is nothing to be even with. (docs/mathematics.md,
+ * initialisation) */
+PSK_API float psk_default_far_scale(const psk_attention_config *attention, int64_t head_size);
 
 /* config.json <-> config. Unknown keys are refused by name, except the ones a Hugging Face config carries (model_type,
  * ...). */

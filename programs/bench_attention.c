@@ -302,7 +302,7 @@ static size_t list_variants(const attention_settings *settings, attention_varian
     usual.degree = settings->degree;
     usual.sketch_size = settings->sketch_size;
     usual.block_size = settings->block_size;
-    const size_t count = list_forms(&settings->forms, &usual, list);
+    const size_t count = list_forms(&settings->forms, &usual, settings->head_size, list);
     for (size_t i = 0; i < count; i++) {
         variants[i] = (attention_variant){.config = list[i]};
         attention_label(variants[i].label, &list[i]);

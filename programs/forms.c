@@ -38,7 +38,8 @@ option_group form_option_group(form_options *forms, command_option table[FORM_OP
     return (option_group){"Forms of attention", table, FORM_OPTION_COUNT};
 }
 
-size_t list_forms(const form_options *forms, const psk_attention_config *usual, psk_attention_config list[MOST_FORMS]) {
+size_t list_forms(const form_options *forms, const psk_attention_config *usual, int64_t head_size,
+                  psk_attention_config list[MOST_FORMS]) {
     size_t count = 0;
     for (int i = 0; i < forms->mechanisms.count; i++) {
         const psk_mechanism mechanism = (psk_mechanism)forms->mechanisms.values[i];
@@ -53,7 +54,7 @@ size_t list_forms(const form_options *forms, const psk_attention_config *usual, 
                 config->sketch = (psk_sketch)forms->sketches.values[s];
                 config->local = (psk_local)locals->values[l];
                 config->local_only = pairs && config->local != PSK_LOCAL_NONE;
-                config->far_scale = psk_default_far_scale(config);
+                config->far_scale = psk_default_far_scale(config, head_size);
             }
     }
     return count;

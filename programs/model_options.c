@@ -93,7 +93,8 @@ static void override(int64_t *field, int64_t value) {
 
 void model_options_apply(const model_options *model, psk_model_config *config) {
     psk_attention_config *const attention = &config->attention;
-    const bool scale_follows = model->attention >= 0 || model->sketch >= 0 || model->local >= 0 || model->sketch_size;
+    const bool scale_follows = model->attention >= 0 || model->sketch >= 0 || model->local >= 0 || model->sketch_size ||
+                               model->degree || model->width || model->heads;
     override(&config->n_layer, model->layers);
     override(&config->n_head, model->heads);
     override(&config->n_kv_head, model->kv_heads);
@@ -120,7 +121,7 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
     if (!isnan(model->far_scale))
         attention->far_scale = (float)model->far_scale;
     else if (scale_follows)
-        attention->far_scale = psk_default_far_scale(attention);
+        attention->far_scale = psk_default_far_scale(attention, config->n_embd / config->n_head);
 }
 
 psk_status model_options_config(const model_options *model, psk_model_config *config) {

@@ -3,6 +3,8 @@
 
 #include "polysketch.h"
 
+#include <math.h>
+
 #define SEED 11
 
 static psk_device *cpu, *reference;
@@ -96,6 +98,73 @@ static void test_sketches(void **state) {
     psk_sketch_bench_free(NULL);
 }
 
+/* Mean of scale <x_i,x_j>^power over pairs of different rows. */
+static double mean_weight(const float *x, int64_t rows, int64_t n, double power, double scale) {
+    double sum = 0;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < i; j++) {
+            double product = 0;
+            for (int64_t c = 0; c < n; c++)
+                product += (double)x[i * n + c] * (double)x[j * n + c];
+            sum += scale * pow(product, power);
+        }
+    return sum / ((double)rows * (double)(rows - 1) / 2);
+}
+
+/* Independent rows of mean 0 and variance 1, as LayerNorm leaves them. */
+static float *normed_rows(int64_t rows, int64_t h) {
+    float *const x = psk_test_random(rows * h, SEED, "rows");
+    for (float *row = x; row < x + rows * h; row += h) {
+        double mean = 0, square = 0;
+        for (int64_t c = 0; c < h; c++)
+            mean += (double)row[c] / (double)h;
+        for (int64_t c = 0; c < h; c++)
+            square += pow((double)row[c] - mean, 2) / (double)h;
+        for (int64_t c = 0; c < h; c++)
+            row[c] = (float)(((double)row[c] - mean) / sqrt(square));
+    }
+    return x;
+}
+
+/* Far weight over near weight of unrelated rows, of a model that has not learned yet. */
+static double far_over_near(psk_sketch sketch, int64_t degree, int64_t h, int64_t r) {
+    enum { ROWS = 400 };
+    psk_attention_config config = psk_attention_config_default();
+    psk_sketch_bench *bench;
+    config.sketch = sketch;
+    config.degree = degree;
+    config.sketch_size = r;
+    float *const x = normed_rows(ROWS, h), *const s = psk_test_buffer(ROWS * r);
+    PSK_TEST_OK(psk_sketch_bench_create(reference, &config, h, ROWS, &bench));
+    PSK_TEST_OK(psk_sketch_bench_run(bench, x, s, NULL, NULL));
+    const double far = mean_weight(s, ROWS, r, 2, (double)psk_default_far_scale(&config, h)),
+                 near = mean_weight(x, ROWS, h, (double)degree, 1);
+    psk_sketch_bench_free(bench);
+    psk_test_free(x);
+    psk_test_free(s);
+    return far / near;
+}
+
+/* What psk_default_far_scale is for. The estimate is of leading order in 1/r and 1/h, and a sketch is one draw. */
+static void test_far_and_near_weights_start_even(void **state) {
+    (void)state;
+    static const struct {
+        psk_sketch sketch;
+        int64_t degree, h, r;
+    } cases[] = {
+        {PSK_SKETCH_RANDOM, 4, 64, 32},         {PSK_SKETCH_RANDOM, 4, 32, 8},
+        {PSK_SKETCH_RANDOM, 8, 64, 32},         {PSK_SKETCH_RANDOM_HADAMARD, 4, 64, 32},
+        {PSK_SKETCH_LEARNED_LINEAR, 4, 64, 32}, {PSK_SKETCH_LEARNED_LINEAR, 2, 64, 16},
+        {PSK_SKETCH_LEARNED, 4, 64, 32},        {PSK_SKETCH_LEARNED, 4, 32, 16},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const double ratio = far_over_near(cases[i].sketch, cases[i].degree, cases[i].h, cases[i].r);
+        print_message("%s, p %d, h %d, r %d: %.2f\n", psk_sketch_name(cases[i].sketch), (int)cases[i].degree,
+                      (int)cases[i].h, (int)cases[i].r, ratio);
+        PSK_TEST_AT_MOST(fabs(log2(ratio)), 0.5);
+    }
+}
+
 static psk_status create_sketch(void *config) {
     psk_sketch_bench *bench;
     const psk_status status = psk_sketch_bench_create(reference, config, 16, 5, &bench);
@@ -113,6 +182,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_sketches),
+        cmocka_unit_test(test_far_and_near_weights_start_even),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("measure", tests, set_up, tear_down);

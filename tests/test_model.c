@@ -73,7 +73,7 @@ static void test_gradients_are_those_of_the_loss(void **state) {
             config.n_kv_head = 1;
         }
         config.attention.block_size = 3; /* several blocks, so that the sketches matter */
-        config.attention.far_scale = psk_default_far_scale(&config.attention);
+        config.attention.far_scale = psk_default_far_scale(&config.attention, config.n_embd / config.n_head);
         fixture f = fixture_begin(0, &config, 2, 17);
         const psk_param *wte = psk_params_find(&f.model->params, "wte.weight");
         for (int64_t i = 0; i < wte->count; i++) /* logits near 0: losses with little rounding, for the differences */

@@ -188,13 +188,17 @@ static void test_presets(void **state) {
     assert_int_equal(config.n_embd, 1024);
     assert_true(config.position_scale == 0);
     PSK_TEST_FAILS(psk_model_config_preset("gpt3", &config), PSK_ERROR_ARGUMENT, "gpt3", "gpt2-large");
+    assert_true(config.attention.far_scale == 3.0f * 32 / (64 * 64)); /* p = 4, h = 64, r = 32 */
     config.attention.sketch = PSK_SKETCH_RANDOM;
-    assert_true(psk_default_far_scale(&config.attention) == 1.0f / (32 * 32));
+    assert_true(psk_default_far_scale(&config.attention, 64) == 3.0f * 32 / (64 * 64));
+    config.attention.degree = 8;
+    assert_true(psk_default_far_scale(&config.attention, 4) == 105.0f * 32 / 256);
     config.attention.local = PSK_LOCAL_NONE;
-    assert_true(psk_default_far_scale(&config.attention) == 1.0f);
+    assert_true(psk_default_far_scale(&config.attention, 64) == 1.0f);
     config.attention.sketch = PSK_SKETCH_LEARNED;
     config.attention.local = PSK_LOCAL_BLOCK;
-    assert_true(psk_default_far_scale(&config.attention) == 1.0f);
+    config.attention.degree = 2;
+    assert_true(psk_default_far_scale(&config.attention, 64) == 2.0f);
 }
 
 typedef struct files_argument {

@@ -3,6 +3,7 @@
 #include "attention/attn_sketch.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,14 +91,44 @@ psk_status psk_model_config_preset(const char *name, psk_model_config *config) {
             .attention = psk_attention_config_default(),
         };
         config->attention.block_size = psk_presets[i].block_size;
+        config->attention.far_scale = psk_default_far_scale(&config->attention, psk_config_head_size(config));
         return PSK_OK;
     }
     return psk_fail(PSK_ERROR_ARGUMENT, "preset \"%s\" does not exist; there are:%s", name, psk_preset_names);
 }
 
-float psk_default_far_scale(const psk_attention_config *attention) {
+static bool has_near_and_far(const psk_attention_config *attention) {
+    return attention->mechanism == PSK_POLYSKETCH && attention->local != PSK_LOCAL_NONE;
+}
+
+/* E <s(q),s(k)>^2 of unrelated LayerNormed rows of h numbers, as sketches start: the network's are r terms of variance
+ * 1; the others' are estimates of <q,k>^(degree / 2), with a variance of h^degree / r. */
+static double unrelated_far_weight(const psk_attention_config *attention, double h) {
+    const double r = (double)attention->sketch_size;
+    if (attention->sketch == PSK_SKETCH_LEARNED)
+        return r;
+    return pow(h, attention->sketch == PSK_SKETCH_LEARNED_LINEAR ? 4 : (double)attention->degree) / r;
+}
+
+/* E <q,k>^p = (p-1)!! h^(p/2). */
+static double unrelated_near_weight(const psk_attention_config *attention, double h) {
+    double weight = pow(h, (double)attention->degree / 2);
+    for (int64_t odd = 3; odd < attention->degree; odd += 2)
+        weight *= (double)odd;
+    return weight;
+}
+
+float psk_default_far_scale(const psk_attention_config *attention, int64_t head_size) {
+    if (!has_near_and_far(attention))
+        return 1.0f;
+    const double h = (double)head_size;
+    return (float)(unrelated_near_weight(attention, h) / unrelated_far_weight(attention, h));
+}
+
+/* far_scale of a config.json that does not give it. Every model file since has it. */
+static float unwritten_far_scale(const psk_attention_config *attention) {
     const bool random = attention->sketch == PSK_SKETCH_RANDOM || attention->sketch == PSK_SKETCH_RANDOM_HADAMARD;
-    if (attention->mechanism != PSK_POLYSKETCH || attention->local == PSK_LOCAL_NONE || !random)
+    if (!has_near_and_far(attention) || !random)
         return 1.0f;
     return 1.0f / ((float)attention->sketch_size * (float)attention->sketch_size);
 }
@@ -335,7 +366,7 @@ psk_status psk_config_from_json(const json_t *object, const char *where, psk_mod
             PSK_TRY(require_key(object, where, field->key));
         PSK_TRY(psk_json_int(object, where, field->key, 0, INT64_MAX, integer_field(&c, field)));
     }
-    c.attention.far_scale = psk_default_far_scale(&c.attention);
+    c.attention.far_scale = unwritten_far_scale(&c.attention);
     for (size_t i = 0; i < PSK_REAL_COUNT; i++) {
         double value = real_value(&c, i);
         PSK_TRY(psk_json_double(object, where, psk_config_reals[i].key, 0, (double)FLT_MAX, &value));

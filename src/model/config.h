@@ -28,7 +28,7 @@ typedef struct psk_sizes {
 psk_sizes psk_sizes_of(const psk_model_config *config);
 
 /* The object of a config.json -> a checked config; `where` names the source in messages. Keys that the mechanism uses
- * must be there; position_scale (1), denominator_bias (1), far_scale (psk_default_far_scale), n_kv_head (n_head) and
+ * must be there; position_scale (1), denominator_bias (1), far_scale (1, or 1/r^2), n_kv_head (n_head) and
  * the flags (false) have defaults. */
 psk_status psk_config_from_json(const json_t *object, const char *where, psk_model_config *config);
 
