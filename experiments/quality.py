@@ -61,6 +61,7 @@ def all_rows():
     rows["controls/softmax, qk_norm"] = form(attention="softmax", qk_norm=True)
     rows["controls/softmax, qk_norm, window alone"] = form(attention="softmax", qk_norm=True, local="window",
                                                            block_size=BLOCK)
+    rows["controls/softmax, window b=16 alone"] = form(attention="softmax", local="window", block_size=16)
     for b in (16, BLOCK // 3):
         rows[f"controls/polynomial p=4, window b={b} alone"] = sketched("learned_linear", 1, "window", b, far_scale=0)
     for b in (16, 32, 128, 256):

@@ -115,6 +115,30 @@ static void expect_local_only_to_be_said(const char *path) {
     assert_int_equal(psk_attention_tail(&again.attention, 100), 100 % config.attention.block_size);
 }
 
+/* A file that does not give far_scale means what it meant when the first such files were written. */
+static void expect_unwritten_far_scale(const char *path) {
+    static const struct {
+        const char *sketch, *local;
+        float far_scale;
+    } files[] = {{"random", "block", 1.0f / 25},
+                 {"random_hadamard", "window", 1.0f / 25},
+                 {"random", "none", 1},
+                 {"learned", "block", 1},
+                 {"learned_linear", "window", 1}};
+    char text[512];
+    psk_model_config config;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        snprintf(text, sizeof text,
+                 "{\"attention\": \"polysketch\", \"sketch\": \"%s\", \"local\": \"%s\", \"degree\": 4, "
+                 "\"sketch_size\": 5, \"block_size\": 7, \"vocab_size\": 9, \"n_positions\": 4, \"n_embd\": 8, "
+                 "\"n_layer\": 1, \"n_head\": 2}",
+                 files[i].sketch, files[i].local);
+        PSK_TEST_OK(psk_write_file(path, text, strlen(text)));
+        PSK_TEST_OK(psk_model_config_read(path, &config));
+        assert_true(config.attention.far_scale == files[i].far_scale);
+    }
+}
+
 static void test_configs_are_checked(void **state) {
     (void)state;
     char *folder = psk_test_folder(), *path = in(folder, "config.json");
@@ -155,6 +179,7 @@ static void test_configs_are_checked(void **state) {
     assert_false(config.far_gain);
     assert_true(config.position_scale == 1); /* as before there was this key */
     expect_local_only_to_be_said(path);
+    expect_unwritten_far_scale(path);
     config = fixture_config(7);
     config.attention.degree = 6; /* p/2 = 3 is no power of two */
     PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "degree", "6");
