@@ -308,10 +308,18 @@ def gnuplot(script):
     return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
 
 
+# Rows that pictures leave out: sinusoids are worth so much that nothing else could be told apart beside them, and how the
+# program started once is a matter for tables.
+UNDRAWN = ("positions/", "before/")
+
+
+def drawn(rows):
+    return {row: results for row, results in rows.items() if not row.startswith(UNDRAWN)}
+
+
 def draw_losses(rows, title, path):
-    """Held-out loss of every row, a point a seed, and a line where softmax is. Sinusoids are worth so much that nothing
-    else could be told apart beside them."""
-    order = sorted((row for row in rows if not row.startswith("positions/")), key=lambda row: -mean(rows[row], "loss"))
+    """Held-out loss of every row, a point a seed, and a line where softmax is."""
+    order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
     script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
               f"set output {quoted(path)}", f"set title {quoted(title)} font 'sans,10'",
               "set xlabel 'held-out loss [nats per token]'",
@@ -360,7 +368,7 @@ def report(settings):
         for what, name, draw in (("Held-out loss", "losses", draw_losses),
                                  ("Loss by position", "positions", draw_positions)):
             picture = f"{name}-{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}.png"
-            if draw(rows, f"{what}. {title}", os.path.join(settings.output, picture)):
+            if draw(drawn(rows), f"{what}. {title}", os.path.join(settings.output, picture)):
                 lines += [f"![{what}]({picture})", ""]
     path = os.path.join(settings.output, "report.md")
     with open(path, "w", encoding="utf-8") as file:
