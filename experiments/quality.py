@@ -36,8 +36,18 @@ def form(**options):
     return {name.replace("_", "-"): value for name, value in options.items()}
 
 
+HEAD = 64  # h of the model
+
+
+def even(sketch, r):
+    """The far_scale with which an unrelated far key weighs at the start what a near one does (docs/mathematics.md)."""
+    return 3 * HEAD**2 / r if sketch == "learned" else 3 * r / HEAD**2
+
+
 def sketched(sketch, r, local, b=BLOCK, **more):
-    return form(attention="polysketch", sketch=sketch, sketch_size=r, local=local, block_size=b, degree=4, **more)
+    scale = {} if local == "none" else {"far_scale": even(sketch, r)}
+    return form(attention="polysketch", sketch=sketch, sketch_size=r, local=local, block_size=b, degree=4,
+                **{**scale, **more})
 
 
 def all_rows():
@@ -71,9 +81,9 @@ def all_rows():
         rows[f"sizes/{sketch} r=32 window b=16"] = sketched(sketch, 32, "window", 16)
     for r in (8, 64):
         rows[f"sizes/learned_linear r={r} window"] = sketched("learned_linear", r, "window")
-    # How loud far keys start; a window of 16 leaves most of what a token needs to them. main and sizes have the
-    # program's default.
-    for sketch, scales in (("learned_linear", (1 / 32**2, 0.1, 1)), ("learned", (1, 10, 100, 1000)),
+    # How loud far keys start; a window of 16 leaves most of what a token needs to them. Other rows
+    # start even.
+    for sketch, scales in (("learned_linear", (1 / 32**2, 0.006, 0.1, 1)), ("learned", (1, 10, 100, 1000)),
                            ("random", (1 / 32**2, 0.1, 1))):
         for local, b in (("block", BLOCK), ("window", BLOCK), ("window b=16", 16)):
             for scale in scales:

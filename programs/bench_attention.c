@@ -298,11 +298,15 @@ static bool measure_variant(bench_run *run, const attention_settings *settings, 
  */
 
 static size_t list_variants(const attention_settings *settings, attention_variant variants[MOST_FORMS]) {
-    psk_attention_config usual = psk_attention_config_default(), list[MOST_FORMS];
-    usual.degree = settings->degree;
-    usual.sketch_size = settings->sketch_size;
-    usual.block_size = settings->block_size;
-    const size_t count = list_forms(&settings->forms, &usual, settings->head_size, list);
+    psk_attention_config list[MOST_FORMS];
+    psk_model_config usual = {.n_embd = settings->head_size,
+                              .n_head = 1,
+                              .n_positions = settings->lengths.values[0],
+                              .attention = psk_attention_config_default()};
+    usual.attention.degree = settings->degree;
+    usual.attention.sketch_size = settings->sketch_size;
+    usual.attention.block_size = settings->block_size;
+    const size_t count = list_forms(&settings->forms, &usual, list);
     for (size_t i = 0; i < count; i++) {
         variants[i] = (attention_variant){.config = list[i]};
         attention_label(variants[i].label, &list[i]);

@@ -219,8 +219,9 @@ static exit_code run_form(const task_settings *settings, psk_device *device, tas
 static exit_code run_forms(const task_settings *settings, psk_device *device) {
     static task_form forms[MOST_FORMS];
     psk_attention_config list[MOST_FORMS];
-    const psk_model_config *const model = &settings->model;
-    const size_t count = list_forms(&settings->forms, &model->attention, model->n_embd / model->n_head, list);
+    psk_model_config usual = settings->model;
+    usual.n_positions = settings->run.context;
+    const size_t count = list_forms(&settings->forms, &usual, list);
     exit_code code = EXIT_DONE;
     stop_on_signals();
     print_head(settings);

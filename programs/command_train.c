@@ -150,6 +150,7 @@ static exit_code make_config(train_settings *settings, psk_model_config *config)
     char path[PATH_CAPACITY];
     const psk_train_options *const run = &settings->run;
     psk_status status;
+    settings->model.context = run->context;
     if (run->resume && !settings->model.preset) {
         if (!path_join(path, run->output, "config.json"))
             path[0] = '\0';

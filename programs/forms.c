@@ -38,8 +38,8 @@ option_group form_option_group(form_options *forms, command_option table[FORM_OP
     return (option_group){"Forms of attention", table, FORM_OPTION_COUNT};
 }
 
-size_t list_forms(const form_options *forms, const psk_attention_config *usual, int64_t head_size,
-                  psk_attention_config list[MOST_FORMS]) {
+size_t list_forms(const form_options *forms, const psk_model_config *usual, psk_attention_config list[MOST_FORMS]) {
+    psk_model_config model = *usual;
     size_t count = 0;
     for (int i = 0; i < forms->mechanisms.count; i++) {
         const psk_mechanism mechanism = (psk_mechanism)forms->mechanisms.values[i];
@@ -49,12 +49,13 @@ size_t list_forms(const form_options *forms, const psk_attention_config *usual, 
         for (int s = 0; s < (sketched ? forms->sketches.count : 1); s++)
             for (int l = 0; l < (sketched || pairs ? locals->count : 1) && count < MOST_FORMS; l++) {
                 psk_attention_config *const config = &list[count++];
-                *config = *usual;
+                *config = usual->attention;
                 config->mechanism = mechanism;
                 config->sketch = (psk_sketch)forms->sketches.values[s];
                 config->local = (psk_local)locals->values[l];
                 config->local_only = pairs && config->local != PSK_LOCAL_NONE;
-                config->far_scale = psk_default_far_scale(config, head_size);
+                model.attention = *config;
+                config->far_scale = psk_default_far_scale(&model);
             }
     }
     return count;

@@ -18,7 +18,6 @@ option_group form_option_group(form_options *forms, command_option table[FORM_OP
 #define MOST_FORMS (OPTION_LIST_CAPACITY * 4)
 
 /* The configurations, in that order: `usual` with mechanism, sketch, local part and the far_scale that suits them. */
-size_t list_forms(const form_options *forms, const psk_attention_config *usual, int64_t head_size,
-                  psk_attention_config list[MOST_FORMS]);
+size_t list_forms(const form_options *forms, const psk_model_config *usual, psk_attention_config list[MOST_FORMS]);
 
 #endif

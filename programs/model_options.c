@@ -93,8 +93,6 @@ static void override(int64_t *field, int64_t value) {
 
 void model_options_apply(const model_options *model, psk_model_config *config) {
     psk_attention_config *const attention = &config->attention;
-    const bool scale_follows = model->attention >= 0 || model->sketch >= 0 || model->local >= 0 || model->sketch_size ||
-                               model->degree || model->width || model->heads;
     override(&config->n_layer, model->layers);
     override(&config->n_head, model->heads);
     override(&config->n_kv_head, model->kv_heads);
@@ -120,16 +118,18 @@ void model_options_apply(const model_options *model, psk_model_config *config) {
         attention->denominator_bias = (float)model->denominator_bias;
     if (!isnan(model->far_scale))
         attention->far_scale = (float)model->far_scale;
-    else if (scale_follows)
-        attention->far_scale = psk_default_far_scale(attention, config->n_embd / config->n_head);
 }
 
 psk_status model_options_config(const model_options *model, psk_model_config *config) {
     const psk_status status = psk_model_config_preset(model->preset ? model->preset : DEFAULT_PRESET, config);
     if (status != PSK_OK)
         return status;
+    override(&config->n_positions, model->context);
     model_options_apply(model, config);
-    return psk_model_config_check(config);
+    const psk_status checked = psk_model_config_check(config);
+    if (checked == PSK_OK && isnan(model->far_scale))
+        config->attention.far_scale = psk_default_far_scale(config);
+    return checked;
 }
 
 const char *attention_label(char *text, const psk_attention_config *attention) {

@@ -8,6 +8,7 @@
 typedef struct model_options {
     const char *preset;
     int64_t layers, heads, kv_heads, width, degree, sketch_size, block_size;
+    int64_t context; /* of training, for new models; no option of this group */
     int attention, sketch, local, far_gain, qk_norm;
     double far_scale, denominator_bias, position_scale;
 } model_options;
@@ -18,11 +19,10 @@ model_options model_options_none(void);
 #define MODEL_OPTION_CAPACITY 16
 option_group model_option_group(model_options *model, command_option table[MODEL_OPTION_CAPACITY]);
 
-/* Changes what the user named; far_scale follows the rest unless it was named. Softmax and polynomial see all keys
- * until a local part is named. */
+/* Changes what the user named. Softmax and polynomial see all keys until a local part is named. */
 void model_options_apply(const model_options *model, psk_model_config *config);
 
-/* The preset (DEFAULT_PRESET if none was named) with the changes, checked. */
+/* The preset (DEFAULT_PRESET if none was named) with the changes, checked; far_scale suits them unless it was named. */
 #define DEFAULT_PRESET "mini"
 psk_status model_options_config(const model_options *model, psk_model_config *config);
 

@@ -134,10 +134,11 @@ static double far_over_near(psk_sketch sketch, int64_t degree, int64_t h, int64_
     config.sketch = sketch;
     config.degree = degree;
     config.sketch_size = r;
+    const psk_model_config model = {.n_embd = h, .n_head = 1, .n_positions = 1, .attention = config};
     float *const x = normed_rows(ROWS, h), *const s = psk_test_buffer(ROWS * r);
     PSK_TEST_OK(psk_sketch_bench_create(reference, &config, h, ROWS, &bench));
     PSK_TEST_OK(psk_sketch_bench_run(bench, x, s, NULL, NULL));
-    const double far = mean_weight(s, ROWS, r, 2, (double)psk_default_far_scale(&config, h)),
+    const double far = mean_weight(s, ROWS, r, 2, (double)psk_default_far_scale(&model)),
                  near = mean_weight(x, ROWS, h, (double)degree, 1);
     psk_sketch_bench_free(bench);
     psk_test_free(x);

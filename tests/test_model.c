@@ -73,7 +73,7 @@ static void test_gradients_are_those_of_the_loss(void **state) {
             config.n_kv_head = 1;
         }
         config.attention.block_size = 3; /* several blocks, so that the sketches matter */
-        config.attention.far_scale = psk_default_far_scale(&config.attention, config.n_embd / config.n_head);
+        config.attention.far_scale = psk_default_far_scale(&config);
         fixture f = fixture_begin(0, &config, 2, 17);
         const psk_param *wte = psk_params_find(&f.model->params, "wte.weight");
         for (int64_t i = 0; i < wte->count; i++) /* logits near 0: losses with little rounding, for the differences */
@@ -389,7 +389,8 @@ static double second_moment(const float *x, int64_t n) {
     return total / (double)n;
 }
 
-/* Learned sketches start with <s,s> near r; the projections of performer are orthogonal within runs of h rows. */
+/* Sketches start with <s,s> near h^2, as <x,x>^2 is, the network with r; the projections of performer are orthogonal
+ * within runs of h rows. */
 static void test_new_weights(void **state) {
     (void)state;
     psk_device *device = fixture_device(1);
@@ -411,8 +412,8 @@ static void test_new_weights(void **state) {
             PSK_TEST_OK(psk_sketch_forward(device, &config.attention, H, ROWS, x, &layer.sketch, s, workspace));
             const double scale = second_moment(s, ROWS * R); /* <s,s> / r */
             printf("  %-36s <s,s> / r = %.2f\n", fixture_name(form), scale);
-            const bool learned = config.attention.sketch >= PSK_SKETCH_LEARNED;
-            assert_true(!learned || (scale > 0.5 && scale < 2));
+            const double want = config.attention.sketch == PSK_SKETCH_LEARNED ? 1 : (double)(H * H) / R;
+            assert_true(scale > 0.5 * want && scale < 2 * want);
             psk_test_free(workspace);
             psk_test_free(s);
             psk_test_free(x);

@@ -193,6 +193,34 @@ static void test_configs_are_checked(void **state) {
     psk_test_remove_folder(folder);
 }
 
+/* h = 64, r = 32, p = 4, windows of 256. */
+static void check_default_far_scale(psk_model_config config) {
+    const float even = 3.0f * 32 / (64 * 64);
+    const int64_t context = config.n_positions;
+    psk_attention_config *const attention = &config.attention;
+    assert_int_equal(context, 1024); /* 128.5 far keys and 384.5 near ones */
+    assert_true(attention->far_scale == even);
+    config.n_positions = 4095; /* 1663.5 and 384.5 */
+    assert_true(fabsf(psk_default_far_scale(&config) / (even * 4 * 384.5f / 1663.5f) - 1) < 1e-6f);
+    attention->local = PSK_LOCAL_BLOCK; /* 1919.5 and 128.5 */
+    assert_true(fabsf(psk_default_far_scale(&config) / (even * 4 * 128.5f / 1919.5f) - 1) < 1e-6f);
+    config.n_positions = 1;
+    assert_true(psk_default_far_scale(&config) == even);
+    config.n_positions = context;
+    attention->sketch = PSK_SKETCH_RANDOM;
+    assert_true(psk_default_far_scale(&config) == even);
+    attention->degree = 8;
+    config.n_embd = 4 * config.n_head;
+    assert_true(psk_default_far_scale(&config) == 105.0f * 32 / 256);
+    attention->local = PSK_LOCAL_NONE;
+    assert_true(psk_default_far_scale(&config) == 1.0f);
+    attention->sketch = PSK_SKETCH_LEARNED;
+    attention->local = PSK_LOCAL_BLOCK;
+    attention->degree = 2;
+    config.n_embd = 64 * config.n_head;
+    assert_true(psk_default_far_scale(&config) == 2.0f);
+}
+
 static void test_presets(void **state) {
     (void)state;
     psk_model_config config;
@@ -213,17 +241,7 @@ static void test_presets(void **state) {
     assert_int_equal(config.n_embd, 1024);
     assert_true(config.position_scale == 0);
     PSK_TEST_FAILS(psk_model_config_preset("gpt3", &config), PSK_ERROR_ARGUMENT, "gpt3", "gpt2-large");
-    assert_true(config.attention.far_scale == 3.0f * 32 / (64 * 64)); /* p = 4, h = 64, r = 32 */
-    config.attention.sketch = PSK_SKETCH_RANDOM;
-    assert_true(psk_default_far_scale(&config.attention, 64) == 3.0f * 32 / (64 * 64));
-    config.attention.degree = 8;
-    assert_true(psk_default_far_scale(&config.attention, 4) == 105.0f * 32 / 256);
-    config.attention.local = PSK_LOCAL_NONE;
-    assert_true(psk_default_far_scale(&config.attention, 64) == 1.0f);
-    config.attention.sketch = PSK_SKETCH_LEARNED;
-    config.attention.local = PSK_LOCAL_BLOCK;
-    config.attention.degree = 2;
-    assert_true(psk_default_far_scale(&config.attention, 64) == 2.0f);
+    check_default_far_scale(config);
 }
 
 typedef struct files_argument {

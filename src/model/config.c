@@ -91,7 +91,7 @@ psk_status psk_model_config_preset(const char *name, psk_model_config *config) {
             .attention = psk_attention_config_default(),
         };
         config->attention.block_size = psk_presets[i].block_size;
-        config->attention.far_scale = psk_default_far_scale(&config->attention, psk_config_head_size(config));
+        config->attention.far_scale = psk_default_far_scale(config);
         return PSK_OK;
     }
     return psk_fail(PSK_ERROR_ARGUMENT, "preset \"%s\" does not exist; there are:%s", name, psk_preset_names);
@@ -118,11 +118,23 @@ static double unrelated_near_weight(const psk_attention_config *attention, doubl
     return weight;
 }
 
-float psk_default_far_scale(const psk_attention_config *attention, int64_t head_size) {
+/* Weight of all far keys over that of all near ones at the start, at most. */
+#define PSK_FAR_OVER_NEAR 4
+
+/* How many of the keys before an average token of the context are near. */
+static double near_keys(const psk_attention_config *attention, double all) {
+    const double b = (double)attention->block_size, own = (b + 1) / 2;
+    return fmin(all, attention->local == PSK_LOCAL_WINDOW ? own + b : own);
+}
+
+float psk_default_far_scale(const psk_model_config *config) {
+    const psk_attention_config *const attention = &config->attention;
     if (!has_near_and_far(attention))
         return 1.0f;
-    const double h = (double)head_size;
-    return (float)(unrelated_near_weight(attention, h) / unrelated_far_weight(attention, h));
+    const double h = (double)psk_config_head_size(config), all = ((double)config->n_positions + 1) / 2,
+                 near = near_keys(attention, all), far = all - near,
+                 even = unrelated_near_weight(attention, h) / unrelated_far_weight(attention, h);
+    return (float)(far > PSK_FAR_OVER_NEAR * near ? even * PSK_FAR_OVER_NEAR * near / far : even);
 }
 
 /* far_scale of a config.json that does not give it. Every model file since has it. */
