@@ -200,10 +200,10 @@ static void check_default_far_scale(psk_model_config config) {
     psk_attention_config *const attention = &config.attention;
     assert_int_equal(context, 1024); /* 128.5 far keys and 384.5 near ones */
     assert_true(attention->far_scale == even);
-    config.n_positions = 4095; /* 1663.5 and 384.5 */
-    assert_true(fabsf(psk_default_far_scale(&config) / (even * 4 * 384.5f / 1663.5f) - 1) < 1e-6f);
-    attention->local = PSK_LOCAL_BLOCK; /* 1919.5 and 128.5 */
-    assert_true(fabsf(psk_default_far_scale(&config) / (even * 4 * 128.5f / 1919.5f) - 1) < 1e-6f);
+    config.n_positions = 16383; /* 7807.5 and 384.5 */
+    assert_true(fabsf(psk_default_far_scale(&config) / (even * 10 * 384.5f / 7807.5f) - 1) < 1e-6f);
+    attention->local = PSK_LOCAL_BLOCK; /* 8063.5 and 128.5 */
+    assert_true(fabsf(psk_default_far_scale(&config) / (even * 10 * 128.5f / 8063.5f) - 1) < 1e-6f);
     config.n_positions = 1;
     assert_true(psk_default_far_scale(&config) == even);
     config.n_positions = context;

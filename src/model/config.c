@@ -119,7 +119,7 @@ static double unrelated_near_weight(const psk_attention_config *attention, doubl
 }
 
 /* Weight of all far keys over that of all near ones at the start, at most. */
-#define PSK_FAR_OVER_NEAR 4
+#define PSK_FAR_OVER_NEAR 10
 
 /* How many of the keys before an average token of the context are near. */
 static double near_keys(const psk_attention_config *attention, double all) {
