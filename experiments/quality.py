@@ -81,8 +81,8 @@ def all_rows():
         rows[f"sizes/{sketch} r=32 window b=16"] = sketched(sketch, 32, "window", 16)
     for r in (8, 64):
         rows[f"sizes/learned_linear r={r} window"] = sketched("learned_linear", r, "window")
-    # How loud far keys start; a window of 16 leaves most of what a token needs to them. Other rows
-    # start even.
+    # How loud far keys start; a window of 16 leaves most of what a token needs to them. Other
+    # rows start even, whatever the program's default is: what they are should not change with it.
     for sketch, scales in (("learned_linear", (1 / 32**2, 0.006, 0.1, 1)), ("learned", (1, 10, 100, 1000)),
                            ("random", (1 / 32**2, 0.1, 1))):
         for local, b in (("block", BLOCK), ("window", BLOCK), ("window b=16", 16)):
@@ -331,7 +331,8 @@ def draw_losses(rows, title, path):
     """Held-out loss of every row, a point a seed, and a line where softmax is."""
     order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
     script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
-              f"set output {quoted(path)}", f"set title {quoted(title)} font 'sans,10'",
+              f"set output {quoted(path)}", "set tmargin 3",
+              f"set label {quoted(title)} at screen 0.5, screen 0.97 center font 'sans,10'",
               "set xlabel 'held-out loss [nats per token]'",
               "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "unset key",
               f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
