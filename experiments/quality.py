@@ -91,7 +91,8 @@ def all_rows():
                 rows[f"scale/{sketch} r=32 {local}, far_scale {text}"] = sketched(sketch, 32, local.split()[0], b,
                                                                                  far_scale=scale)
     for local, b in (("window", BLOCK), ("window b=16", 16)):
-        rows[f"scale/learned_linear r=32 {local}, far_gain"] = sketched("learned_linear", 32, "window", b, far_gain=True)
+        rows[f"scale/learned_linear r=32 {local}, far_gain"] = sketched("learned_linear", 32, "window", b,
+                                                                       far_gain=True)
     # The sinusoids that the paper adds to the embeddings, beside RoPE.
     for scale in (0.1, 1):
         rows[f"positions/softmax, position_scale {scale}"] = form(attention="softmax", position_scale=scale)
@@ -318,8 +319,8 @@ def gnuplot(script):
     return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
 
 
-# Rows that pictures leave out: sinusoids are worth so much that nothing else could be told apart beside them, and how the
-# program started once is a matter for tables.
+# Rows that pictures leave out: sinusoids are worth so much that nothing else could be told apart beside them, and how
+# the program started once is a matter for tables.
 UNDRAWN = ("positions/", "before/")
 
 

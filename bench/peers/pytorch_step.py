@@ -236,8 +236,8 @@ def seconds_of(call):
 
 
 def measure(call, samples, compiled=False):
-    """Seconds of each sample, after two calls that allocate; a first call longer than the span is the sample. A call that
-    compiles comes before and never counts."""
+    """Seconds of each sample, after two calls that allocate; a first call longer than the span is the sample. A call
+    that compiles comes before and never counts."""
     if compiled:
         call()
     first = seconds_of(call)
@@ -331,7 +331,8 @@ def bench_step(options, report):
     step = Step(model, (text[:, :-1].contiguous(), text[:, 1:].contiguous()), DTYPES[options.dtype], settings,
                 options.compile)
     report.add("step", "step", {"n": tokens, "batch": batch, "heads": heads, "head_size": width // heads},
-               measure(step, options.samples, options.compile), step_flops(vocabulary, layers, heads, width, batch, tokens))
+               measure(step, options.samples, options.compile),
+               step_flops(vocabulary, layers, heads, width, batch, tokens))
 
 
 def bench_attention(options, report):
