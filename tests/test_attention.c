@@ -1,157 +1,10 @@
 /* Attention against its definition, and what must hold whatever the mechanism. */
-#include "support.h"
+#include "attention_cases.h"
 
-#include "attention/attention.h"
 #include "base/memory.h"
-#include "base/rng.h"
 #include "reference/ref_attention.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define SEED  20231003u
-#define LIMIT 1e-5
-
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
-
-/* Composed of operations, as one fused operation, and composed again, of the fast operations. */
-static const char *const devices[] = {"reference", "cpu", "cpu composed"};
-#define DEVICES COUNT(devices)
-
-static psk_device *open_device(const char *name, int threads) {
-    psk_device *device;
-    setenv("PSK_CPU_FUSED", strstr(name, "composed") != NULL ? "off" : "on", 1);
-    PSK_TEST_OK(psk_device_create(strcmp(name, "reference") == 0 ? name : "cpu", threads, &device));
-    return device;
-}
-
-/* One call to be made. */
-typedef struct attention_case {
-    psk_attention_config config;
-    psk_attention_shape shape;
-    const int64_t *cu_seqlens; /* NULL: none */
-    int64_t documents;
-    bool states;   /* state0 and dstate1 are given, state1 and dstate0 wanted */
-    bool ones;     /* dout is 1 everywhere, as from a sum */
-    float magnify; /* factor on q, k, a, b and v; 0 means 1 */
-    uint64_t seed;
-} attention_case;
-
-static bool has_state(const attention_case *c) {
-    return psk_attention_state_rows(&c->config) > 0 && c->states;
-}
-
-static int64_t state_floats(const attention_case *c) {
-    return c->shape.B * c->shape.Hkv * psk_attention_state_rows(&c->config) * (c->shape.d + 1);
-}
-
-#define STATE(c) (has_state(c) ? state_floats(c) : 0)
-#include "attention_tensors.h"
-
-static void scale(float *x, int64_t n, float factor) {
-    for (int64_t i = 0; i < n; i++)
-        x[i] *= factor;
-}
-
-/* Sums of three keys, as a state before the sequence would be, so that no denominator comes near 0. */
-static void fill_state(const attention_case *c, float *state) {
-    const int64_t r = c->shape.r, d = c->shape.d, m = psk_attention_state_rows(&c->config);
-    const int64_t groups = c->shape.B * c->shape.Hkv;
-    float *b = psk_test_random(groups * 3 * r, c->seed, "state b"),
-          *v = psk_test_random(groups * 3 * d, c->seed, "state v");
-    memset(state, 0, (size_t)(groups * m * (d + 1)) * sizeof *state);
-    for (int64_t row = 0; row < groups * 3; row++) {
-        float *z = state + row / 3 * m * (d + 1);
-        for (int64_t i = 0; i < r; i++)
-            for (int64_t j = i; j < (c->config.mechanism == PSK_PERFORMER ? i + 1 : r); j++, z += d + 1) {
-                const float w =
-                    c->config.mechanism == PSK_PERFORMER ? fabsf(b[row * r + i]) : b[row * r + i] * b[row * r + j];
-                for (int64_t col = 0; col <= d; col++)
-                    z[col] += w * (col < d ? v[row * d + col] : 1.0f);
-            }
-    }
-    psk_test_free(b);
-    psk_test_free(v);
-}
-
-/* The size of products <q,k> for which the weights <q,k>^p of all keys add up to about 1, the size of beta: for
- * N(0, s^2) products the mean of a weight is s^p 1 3 5 ... (p-1). With sums far above beta the gradients would be what
- * is left of cancelling terms, in any arithmetic. */
-static double product_size(const attention_case *c, int64_t p) {
-    double sum = (double)c->shape.Nk;
-    for (int64_t i = p - 1; i > 1; i -= 2)
-        sum *= (double)i;
-    return pow(sum, -1.0 / (double)p);
-}
-
-/* Sketches of the size; features of performer are positive, and their size cancels. */
-static void fit_features(const attention_case *c, float *x, int64_t n, float size) {
-    for (int64_t i = 0; i < n; i++)
-        x[i] = c->config.mechanism == PSK_PERFORMER ? fabsf(x[i]) + 0.5f : x[i] * size;
-}
-
-/* Random inputs; the outputs NaN. */
-static psk_attention_tensors make_tensors(const attention_case *c) {
-    psk_attention_tensors t = {.cu_seqlens = c->cu_seqlens, .documents = c->documents};
-    const float magnify = c->magnify != 0.0f ? c->magnify : 1.0f;
-#define X(name, count)                                                                                                 \
-    float *name = (count) > 0 ? psk_test_random(count, c->seed, #name) : NULL;                                         \
-    t.name = name;
-    INPUTS(X)
-#undef X
-#define X(name, count) t.name = (count) > 0 ? psk_test_buffer(count) : NULL;
-    OUTPUTS(X)
-#undef X
-    const float qk_size = (float)(sqrt(product_size(c, c->config.degree)) * pow((double)c->shape.h, -0.25));
-    const float ab_size = (float)(sqrt(product_size(c, 2)) * pow((double)c->shape.r + 1, -0.25));
-    scale(q, QK(c, QUERIES(c) * c->shape.h), qk_size * magnify);
-    scale(k, QK(c, KEYS(c) * c->shape.h), qk_size * magnify);
-    scale(v, KEYS(c) * c->shape.d, magnify);
-    fit_features(c, a, QUERIES(c) * c->shape.r, ab_size * magnify);
-    fit_features(c, b, KEYS(c) * c->shape.r, ab_size * magnify);
-    for (int64_t i = 0; c->ones && i < QUERIES(c) * c->shape.d; i++)
-        dout[i] = 1.0f;
-    if (state0 != NULL)
-        fill_state(c, state0);
-    return t;
-}
-
-static void free_tensors(psk_attention_tensors *t) {
-#define X(name, count) psk_test_free((float *)t->name);
-    INPUTS(X)
-    OUTPUTS(X)
-#undef X
-}
-
-/* Forward and backward in a workspace full of NaN. */
-static psk_status run_planned(psk_device *device, const attention_case *c, const psk_attention_tensors *t) {
-    psk_arena *arena;
-    psk_attention *attention = NULL;
-    psk_status status;
-    PSK_TRY(psk_arena_create(&arena));
-    PSK_TRY_GOTO(status, psk_attention_plan(device, &c->config, &c->shape, arena, &attention), done);
-    PSK_TRY_GOTO(status, psk_arena_commit(arena, PSK_FILL_NAN), done);
-    PSK_TRY_GOTO(status, psk_attention_forward(attention, t), done);
-    status = psk_attention_backward(attention, t);
-done:
-    psk_attention_free(attention);
-    psk_arena_free(arena);
-    return status;
-}
-
-static psk_attention_tensors run_threads(const char *device_name, int threads, const attention_case *c) {
-    psk_attention_tensors t = make_tensors(c);
-    psk_device *device = open_device(device_name, threads);
-    PSK_TEST_OK(run_planned(device, c, &t));
-    psk_device_free(device);
-    return t;
-}
-
-static psk_attention_tensors run(const char *device_name, const attention_case *c) {
-    return run_threads(device_name, 2, c);
-}
 
 static double *to_double(const float *x, int64_t n) {
     double *y = test_malloc((size_t)(n + 1) * sizeof *y);
@@ -230,47 +83,6 @@ static void check_case(const char *device_name, const attention_case *c) {
     OUTPUTS(X)
 #undef X
     free_tensors(&t);
-}
-
-/* Everything that attention can be. Softmax and polynomial with a local part: nothing else is seen. */
-typedef struct variant {
-    psk_mechanism mechanism;
-    psk_local local;
-    psk_direction direction;
-} variant;
-
-static const variant variants[] = {
-    {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_CAUSAL},     {PSK_SOFTMAX, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYNOMIAL, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_CAUSAL},  {PSK_POLYSKETCH, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_POLYSKETCH, PSK_LOCAL_BLOCK, PSK_CAUSAL}, {PSK_POLYSKETCH, PSK_LOCAL_WINDOW, PSK_CAUSAL},
-    {PSK_PERFORMER, PSK_LOCAL_NONE, PSK_CAUSAL},   {PSK_PERFORMER, PSK_LOCAL_NONE, PSK_BIDIRECTIONAL},
-    {PSK_SOFTMAX, PSK_LOCAL_BLOCK, PSK_CAUSAL},    {PSK_SOFTMAX, PSK_LOCAL_WINDOW, PSK_CAUSAL},
-    {PSK_POLYNOMIAL, PSK_LOCAL_BLOCK, PSK_CAUSAL}, {PSK_POLYNOMIAL, PSK_LOCAL_WINDOW, PSK_CAUSAL},
-};
-
-/* The index-th of the awkward sizes: every combination of neighbours comes up among enough indices. */
-static attention_case make_case(const variant *v, int64_t b, int64_t Nq, int64_t Nk, int64_t index) {
-    static const int64_t h[] = {16, 1, 5}, d[] = {5, 16, 1, 7}, r[] = {3, 8, 1}, rep[] = {1, 3}, Hkv[] = {1, 2, 3};
-    static const int64_t degree[] = {4, 2, 6, 10, 8};
-    attention_case c = {.config = psk_attention_config_default(), .seed = SEED + (uint64_t)index};
-    c.config.mechanism = v->mechanism;
-    c.config.local = v->local;
-    c.config.local_only = !psk_attention_uses_ab(&c.config) && v->local != PSK_LOCAL_NONE;
-    c.config.direction = v->direction;
-    c.config.degree = degree[index % 5];
-    c.config.block_size = b;
-    c.config.far_scale = index % 2 == 0 ? 1.0f : 0.25f;
-    c.config.sketch_size = r[index / 2 % 3];
-    c.shape = (psk_attention_shape){.B = 1 + index % 2,
-                                    .H = rep[index / 3 % 2] * Hkv[index % 3],
-                                    .Hkv = Hkv[index % 3],
-                                    .Nq = Nq,
-                                    .Nk = Nk,
-                                    .h = h[index % 3],
-                                    .d = d[index % 4],
-                                    .r = psk_attention_uses_ab(&c.config) ? c.config.sketch_size : 0};
-    return c;
 }
 
 static const int64_t blocks[] = {1, 5, 16, 70}; /* 70: more than one tile of queries */
@@ -356,16 +168,6 @@ static void equals_its_definition_with_states(void **state) {
                     check_case(devices[device], &c);
             }
         }
-}
-
-static const int64_t boundaries[] = {0, 1, 2, 19, 42, 43, 84}; /* two rows of 42 */
-
-static attention_case packed_case(size_t v, int64_t index) {
-    attention_case c = make_case(&variants[v], 5, 42, 42, index);
-    c.shape.B = 2;
-    c.cu_seqlens = boundaries;
-    c.documents = COUNT(boundaries) - 1;
-    return c;
 }
 
 static void equals_its_definition_with_documents(void **state) {
@@ -752,126 +554,6 @@ static void workspace_is_bounded(void **state) {
     psk_device_free(device);
 }
 
-static psk_device *refusing_device; /* of the two tests below */
-
-static psk_status create(const attention_case *c) {
-    psk_attention *attention;
-    const psk_status status = psk_attention_create(refusing_device, &c->config, &c->shape, &attention);
-    assert_true((status == PSK_OK) == (attention != NULL));
-    psk_attention_free(attention);
-    return status;
-}
-
-#define REFUSED(change, expected, ...)            REFUSED_OF(7, change, expected, __VA_ARGS__)
-#define REFUSED_LOCAL_ONLY(change, expected, ...) REFUSED_OF(11, change, expected, __VA_ARGS__)
-#define REFUSED_OF(variant_index, change, expected, ...)                                                               \
-    do {                                                                                                               \
-        attention_case c = make_case(&variants[variant_index], 16, 10, 12, 0);                                         \
-        PSK_TEST_OK(create(&c));                                                                                       \
-        change;                                                                                                        \
-        PSK_TEST_FAILS(create(&c), expected, __VA_ARGS__);                                                             \
-    } while (0)
-
-static void create_refuses(void **state) {
-    (void)state;
-    refusing_device = open_device("reference", 1);
-    REFUSED(c.config.degree = 3, PSK_ERROR_ARGUMENT, "degree", "3", "even");
-    REFUSED(c.config.degree = 0, PSK_ERROR_ARGUMENT, "degree", "0");
-    REFUSED(c.config.degree = -2, PSK_ERROR_ARGUMENT, "degree", "-2");
-    REFUSED(c.config.block_size = 0, PSK_ERROR_ARGUMENT, "block_size", "0");
-    REFUSED(c.config.sketch_size = 0, PSK_ERROR_ARGUMENT, "sketch_size", "0");
-    REFUSED(c.config.mechanism = (psk_mechanism)17, PSK_ERROR_ARGUMENT, "mechanism", "17");
-    REFUSED(c.config.sketch = (psk_sketch)18, PSK_ERROR_ARGUMENT, "sketch", "18");
-    REFUSED(c.config.local = (psk_local)19, PSK_ERROR_ARGUMENT, "local", "19");
-    REFUSED(c.config.direction = (psk_direction)20, PSK_ERROR_ARGUMENT, "direction", "20");
-    REFUSED(c.config.denominator_bias = -1.0f, PSK_ERROR_ARGUMENT, "denominator_bias", "-1");
-    REFUSED(c.config.denominator_bias = NAN, PSK_ERROR_ARGUMENT, "denominator_bias", "nan");
-    REFUSED(c.config.far_scale = INFINITY, PSK_ERROR_ARGUMENT, "far_scale", "inf");
-    REFUSED(c.config.direction = PSK_BIDIRECTIONAL, PSK_ERROR_UNSUPPORTED, "local", "window", "bidirectional");
-    REFUSED(c.config.local_only = 1, PSK_ERROR_UNSUPPORTED, "local_only is 1", "polysketch");
-    REFUSED_LOCAL_ONLY(c.config.local = PSK_LOCAL_NONE, PSK_ERROR_ARGUMENT, "local_only is 1", "local is none");
-    REFUSED_LOCAL_ONLY(c.config.local = (psk_local)19, PSK_ERROR_ARGUMENT, "local is 19");
-    REFUSED_LOCAL_ONLY(c.config.block_size = 0, PSK_ERROR_ARGUMENT, "block_size", "0");
-    REFUSED_LOCAL_ONLY(c.config.direction = PSK_BIDIRECTIONAL, PSK_ERROR_UNSUPPORTED, "window", "bidirectional");
-    REFUSED(c.shape.B = 0, PSK_ERROR_ARGUMENT, "B", "0");
-    REFUSED(c.shape.H = 0, PSK_ERROR_ARGUMENT, "H", "0");
-    REFUSED(c.shape.Hkv = -1, PSK_ERROR_ARGUMENT, "Hkv", "-1");
-    REFUSED(c.shape.Nq = 0, PSK_ERROR_ARGUMENT, "Nq", "0");
-    REFUSED(c.shape.Nk = 0, PSK_ERROR_ARGUMENT, "Nk", "0");
-    REFUSED(c.shape.h = 0, PSK_ERROR_ARGUMENT, "h", "0");
-    REFUSED(c.shape.d = 0, PSK_ERROR_ARGUMENT, "d", "0");
-    REFUSED(c.shape.r = 4, PSK_ERROR_ARGUMENT, "r", "4", "3");
-    REFUSED(c.shape.H = 5; c.shape.Hkv = 3, PSK_ERROR_ARGUMENT, "H", "5", "Hkv", "3");
-    REFUSED(c.shape.Nq = 13, PSK_ERROR_ARGUMENT, "Nq", "13", "12");
-    REFUSED(c.config.mechanism = PSK_SOFTMAX, PSK_ERROR_ARGUMENT, "r", "0");
-    psk_device_free(refusing_device);
-}
-
-/* Tries forward and backward; both must refuse alike, unless forward does not read what is wrong. */
-#define CALL_REFUSED(variant_index, change, ...)                                                                       \
-    do {                                                                                                               \
-        attention_case c = packed_case(variant_index, 0);                                                              \
-        c.cu_seqlens = NULL;                                                                                           \
-        psk_attention_tensors t = make_tensors(&c), u = t;                                                             \
-        psk_attention *attention;                                                                                      \
-        PSK_TEST_OK(psk_attention_create(refusing_device, &c.config, &c.shape, &attention));                           \
-        change;                                                                                                        \
-        const psk_status forward = psk_attention_forward(attention, &u);                                               \
-        PSK_TEST_FAILS(forward == PSK_OK ? psk_attention_backward(attention, &u) : forward, PSK_ERROR_ARGUMENT,        \
-                       __VA_ARGS__);                                                                                   \
-        psk_attention_free(attention);                                                                                 \
-        free_tensors(&t);                                                                                              \
-    } while (0)
-
-static void calls_refuse(void **state) {
-    (void)state;
-    static const int64_t late[] = {1, 42, 84}, early[] = {0, 42, 83}, back[] = {0, 20, 20, 42, 84};
-    static const int64_t across[] = {0, 41, 43, 84}, right[] = {0, 42, 84};
-    float number = 0;
-    refusing_device = open_device("reference", 1);
-    CALL_REFUSED(7, u.q = NULL, "q", "NULL");
-    CALL_REFUSED(7, u.a = NULL, "a", "NULL");
-    CALL_REFUSED(0, u.v = NULL, "v", "NULL");
-    CALL_REFUSED(0, u.normaliser = NULL, "normaliser", "NULL");
-    CALL_REFUSED(7, u.dout = NULL, "dout", "NULL");
-    CALL_REFUSED(7, u.db = NULL, "db", "NULL");
-    CALL_REFUSED(0, u.state1 = &number, "state1", "softmax");
-    CALL_REFUSED(2, u.dstate1 = &number, "dstate1", "polynomial");
-    CALL_REFUSED(11, u.state1 = &number, "state1", "softmax");
-    CALL_REFUSED(7, u.cu_seqlens = right; u.documents = 2; u.state0 = &number, "state0", "cu_seqlens");
-    CALL_REFUSED(7, u.cu_seqlens = late; u.documents = 2, "cu_seqlens", "1", "84");
-    CALL_REFUSED(7, u.cu_seqlens = early; u.documents = 2, "cu_seqlens", "83", "84");
-    CALL_REFUSED(7, u.cu_seqlens = back; u.documents = 4, "cu_seqlens[2]", "20", "increase");
-    CALL_REFUSED(7, u.cu_seqlens = across; u.documents = 3, "41", "43", "42");
-    CALL_REFUSED(7, u.cu_seqlens = right; u.documents = 1, "documents", "1", "2");
-    psk_device_free(refusing_device);
-}
-
-/* A case and its tensors, made before allocations fail. */
-typedef struct prepared_call {
-    attention_case c;
-    psk_attention_tensors t;
-} prepared_call;
-
-static psk_status create_run_and_free(void *argument) {
-    const prepared_call *call = argument;
-    psk_attention *attention;
-    PSK_TRY(psk_attention_create(refusing_device, &call->c.config, &call->c.shape, &attention));
-    const psk_status status = psk_attention_forward(attention, &call->t);
-    psk_attention_free(attention);
-    return status;
-}
-
-static void create_survives_failing_allocations(void **state) {
-    (void)state;
-    prepared_call call = {.c = make_case(&variants[7], 16, 10, 12, 0)};
-    call.t = make_tensors(&call.c);
-    refusing_device = open_device("reference", 1);
-    assert_true(psk_test_allocation_failures(create_run_and_free, &call) >= 3);
-    psk_device_free(refusing_device);
-    free_tensors(&call.t);
-}
-
 static void names_are_those_of_the_files(void **state) {
     (void)state;
     assert_string_equal(psk_mechanism_name(PSK_POLYSKETCH), "polysketch");
@@ -883,7 +565,6 @@ static void names_are_those_of_the_files(void **state) {
     assert_null(psk_local_name((psk_local)-1));
     psk_attention_free(NULL);
 }
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_its_definition),
@@ -905,9 +586,6 @@ int main(void) {
         cmocka_unit_test(the_core_takes_strides_and_no_queries),
         cmocka_unit_test(tail_is_what_the_state_lacks),
         cmocka_unit_test(workspace_is_bounded),
-        cmocka_unit_test(create_refuses),
-        cmocka_unit_test(calls_refuse),
-        cmocka_unit_test(create_survives_failing_allocations),
         cmocka_unit_test(names_are_those_of_the_files),
     };
     return cmocka_run_group_tests_name("attention", tests, NULL, NULL);

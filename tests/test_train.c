@@ -1,4 +1,4 @@
-/* Training: the loop, its schedule, ends and resumption. */
+/* Training: the loop, its schedule and ends. */
 #include "data/batches.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -21,39 +21,6 @@ static int tear_down(void **unused) {
     (void)unused;
     fixture_end(&f);
     return 0;
-}
-
-static psk_model *new_model(const fixture *with) {
-    psk_model *model;
-    PSK_TEST_OK(psk_model_create(with->device, &with->model->config, 11, &model));
-    return model;
-}
-
-/* A callback that stops at a step, or damages a weight after one, and keeps what it saw. */
-typedef struct watcher {
-    int64_t stop_at, damage_at;
-    psk_model *model;
-    int64_t calls, evaluations;
-    psk_train_progress last;
-    double least; /* validation loss, and its step */
-    int64_t least_step;
-    char notes[4096];
-} watcher;
-
-static int watch(void *user, const psk_train_progress *progress) {
-    watcher *w = user;
-    w->calls++;
-    w->evaluations += isfinite(progress->valid_loss) && !progress->note;
-    w->last = *progress;
-    if (isfinite(progress->valid_loss) && !(w->least_step && w->least <= progress->valid_loss)) {
-        w->least = progress->valid_loss;
-        w->least_step = progress->step;
-    }
-    if (progress->note)
-        snprintf(w->notes + strlen(w->notes), sizeof w->notes - strlen(w->notes), "%s\n", progress->note);
-    if (w->damage_at && progress->step == w->damage_at)
-        w->model->weights[psk_params_find(&w->model->params, "blocks.1.mlp.up.weight")->offset + 3] = NAN;
-    return w->stop_at && progress->step == w->stop_at;
 }
 
 /* ----------------------------------------------------------------------------------------------------------- schedule
@@ -167,17 +134,6 @@ static void refuses_run_folders(void **unused) {
     PSK_TEST_FAILS(psk_train(f.model, &o, NULL, NULL), PSK_ERROR_ARGUMENT, "seed 1", "say 2");
 }
 
-/* From the options in a file of the run: the whole of it, or its member "options". */
-static void remove_option(const char *file, const char *name) {
-    json_error_t error;
-    const char *path = path_in(f.output, file);
-    json_t *object = json_load_file(path, 0, &error), *options = json_object_get(object, "options");
-    assert_non_null(object);
-    assert_int_equal(json_object_del(options ? options : object, name), 0);
-    assert_int_equal(json_dump_file(object, path, 0), 0);
-    json_decref(object);
-}
-
 static void options_come_back(void **unused) {
     (void)unused;
     char data[600];
@@ -196,8 +152,8 @@ static void options_come_back(void **unused) {
     assert_memory_equal(&read, &o, sizeof o);
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, 5), PSK_ERROR_ARGUMENT, "5 are given");
     PSK_TEST_FAILS(psk_train_options_read(f.folder, &read, data, 5), PSK_ERROR_FILE, "options.json");
-    remove_option("options.json", "precision"); /* as where they could not be chosen yet */
-    remove_option("options.json", "align_documents");
+    remove_option(&f, "options.json", "precision"); /* as where they could not be chosen yet */
+    remove_option(&f, "options.json", "align_documents");
     PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
     assert_int_equal(read.precision, PSK_PRECISION_F32);
     assert_int_equal(read.align_documents, 0);
@@ -419,132 +375,6 @@ static void full_disk(void **unused) {
     o.resume = 1;
     PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 step-00000008 ");
-}
-
-/* ------------------------------------------------------------------------------------------------------------- resume
- */
-
-/* Lines of metrics.jsonl without what the clock decides. */
-static void read_metrics(const char *output, char *text, size_t capacity) {
-    char line[1024];
-    FILE *file = fopen(path_in(output, "metrics.jsonl"), "r");
-    assert_non_null(file);
-    *text = 0;
-    while (fgets(line, sizeof line, file)) {
-        json_t *object;
-        PSK_TEST_OK(psk_json_parse(line, strlen(line), "metrics", &object));
-        assert_true(json_is_number(json_object_get(object, "tokens_per_second")));
-        assert_true(json_is_number(json_object_get(object, "seconds")));
-        assert_true(json_is_integer(json_object_get(object, "memory_bytes")));
-        json_object_del(object, "tokens_per_second");
-        json_object_del(object, "seconds");
-        json_object_del(object, "memory_bytes");
-        char *left = json_dumps(object, JSON_COMPACT);
-        assert_true(strlen(text) + strlen(left) + 2 < capacity);
-        strcat(strcat(text, left), "\n");
-        free(left);
-        json_decref(object);
-    }
-    fclose(file);
-}
-
-/* 8 steps in one go, and 8 steps stopped at `stop_at` and resumed, give the same weights and metrics, bit for bit. */
-static void assert_resume_is_exact(const psk_train_options *options, int64_t stop_at) {
-    static char whole[8192], parts[8192];
-    char other[600];
-    psk_model *model = new_model(&f), *fresh = new_model(&f);
-    psk_train_options o = *options;
-    watcher w = {.stop_at = stop_at};
-    PSK_TEST_OK(psk_train(model, &o, NULL, NULL));
-    read_metrics(o.output, whole, sizeof whole);
-    snprintf(other, sizeof other, "%s/other", f.folder);
-    o.output = other;
-    PSK_TEST_FAILS(psk_train(fresh, &o, watch, &w), PSK_ERROR_INTERRUPTED, other);
-    psk_model_free(fresh);
-    fresh = new_model(&f); /* a new process would start so */
-    o.resume = 1;
-    w.stop_at = 0;
-    *w.notes = 0;
-    PSK_TEST_OK(psk_train(fresh, &o, watch, &w));
-    assert_true(strstr(w.notes, "resumed from") != NULL && strstr(w.notes, "changed") == NULL);
-    assert_same_weights(model, fresh);
-    read_metrics(other, parts, sizeof parts);
-    assert_string_equal(whole, parts);
-    psk_model_free(model);
-    psk_model_free(fresh);
-    PSK_TEST_OK(psk_remove_tree(o.output));
-    PSK_TEST_OK(psk_remove_tree(options->output));
-}
-
-static void resume_is_exact(void **unused) {
-    (void)unused;
-    psk_train_options o = small_options(&f);
-    assert_resume_is_exact(&o, 4);
-    assert_resume_is_exact(&o, 1);
-    o.accumulate = 3;
-    o.dropout = 0.2;
-    o.eval_every = 3;
-    assert_resume_is_exact(&o, 5);
-    o.reset_at_documents = 1;
-    o.recompute = 1;
-    assert_resume_is_exact(&o, 7);
-    o.align_documents = 1;
-    assert_resume_is_exact(&o, 3);
-}
-
-/* A run from before windows could be aligned goes on as it was, and nothing is said to have changed. */
-static void resumes_what_knows_no_alignment(void **unused) {
-    (void)unused;
-    psk_train_options o = small_options(&f);
-    watcher w = {.stop_at = 4};
-    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, f.output);
-    remove_option("last/state.json", "align_documents");
-    o.resume = 1;
-    w.stop_at = 0;
-    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
-    assert_true(strstr(w.notes, "resumed from") != NULL && strstr(w.notes, "changed") == NULL);
-}
-
-/* Killed, not stopped: steps after the last checkpoint are done again, and their metrics are not there twice. */
-static void resume_after_a_crash(void **unused) {
-    (void)unused;
-    static char whole[8192], parts[8192];
-    char other[600];
-    psk_model *model = new_model(&f);
-    psk_train_options o = small_options(&f);
-    watcher w = {.damage_at = 6, .model = f.model}; /* ends in step 7, without a checkpoint */
-    PSK_TEST_OK(psk_train(model, &o, NULL, NULL));
-    read_metrics(o.output, whole, sizeof whole);
-    snprintf(other, sizeof other, "%s/other", f.folder);
-    o.output = other;
-    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_NUMERIC, "step 7");
-    FILE *file = fopen(path_in(other, "metrics.jsonl"), "a");
-    fputs("{\"step\": 7, \"lo", file);
-    fclose(file);
-    PSK_TEST_OK(psk_make_folders(path_in(other, "checkpoints/incomplete-step-00000007")));
-    o.resume = 1;
-    w.damage_at = 0;
-    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
-    assert_same_weights(model, f.model);
-    read_metrics(other, parts, sizeof parts);
-    assert_string_equal(whole, parts);
-    assert_string_equal(names_in(path_in(other, "checkpoints")), "step-00000004 step-00000008 ");
-    psk_model_free(model);
-}
-
-static void resume_with_other_options(void **unused) {
-    (void)unused;
-    psk_train_options o = small_options(&f);
-    watcher w = {.stop_at = 0};
-    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
-    o.resume = 1;
-    o.steps = 10;
-    o.learning_rate = 2e-3;
-    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
-    assert_int_equal(w.last.step, 10);
-    assert_true(strstr(w.notes, "changed since: steps, learning_rate, so") != NULL);
-    o.context = 8;
-    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_ARGUMENT, "context 16", "say 8");
 }
 
 /* ---------------------------------------------------------------------------------------------------------- gradients
@@ -778,10 +608,6 @@ int main(void) {
         TEST(nan_weight),
         TEST(infinite_gradient),
         TEST(full_disk),
-        TEST(resume_is_exact),
-        TEST(resumes_what_knows_no_alignment),
-        TEST(resume_after_a_crash),
-        TEST(resume_with_other_options),
         TEST(accumulation_adds_up),
         TEST(accumulated_steps_agree),
         TEST(threads_do_not_matter),

@@ -1,0 +1,210 @@
+/* psk_prepare with any number of threads, stopped or killed and gone on with: always the same files. */
+#include "prepare_support.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CORPUS_LINES  (PSK_WITH_ZLIB ? "b.jsonl.gz" : "b.jsonl")
+#define CORPUS_TOKENS 400000 /* a shard of it; it has several */
+
+/* A text of 1.5 MB, JSON lines of 2 MB, compressed where it can be, and WikiText of 1 MB. */
+static void write_corpus(void) {
+    char *const text = make_bytes(1500000, SEED), *const json = malloc(2500000);
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, 1500000));
+    size_t used = 0;
+    psk_rng rng = psk_rng_make(SEED, psk_rng_stream("lines"));
+    for (int n = 0; used < 2000000; n++) {
+        const int length = (int)psk_rng_below(&rng, n % 100 ? 4000 : 400000), at = (int)psk_rng_below(&rng, 1000000);
+        used += (size_t)sprintf(json + used, "{\"n\": %d, \"text\": \"", n);
+        for (int i = 0; i < length; i++)
+            json[used++] = text[at + i] == '\n' ? ' ' : text[at + i];
+        used += (size_t)sprintf(json + used, "\"}\n");
+    }
+    PSK_TEST_OK(psk_write_file(in_folder("b.jsonl"), json, used));
+    used = 0;
+    for (int n = 0; used < 1000000; n++) {
+        used += (size_t)sprintf(json + used, " \n = Article %d = \n \n", n);
+        const size_t length = (size_t)psk_rng_below(&rng, 20000);
+        memcpy(json + used, text, length);
+        used += length;
+        json[used++] = '\n';
+    }
+    PSK_TEST_OK(psk_write_file(in_folder("c.txt"), json, used));
+    compress_file("b.jsonl", CORPUS_LINES, false); /* without zlib it stays as it is */
+    free(text);
+    free(json);
+}
+
+static void make_corpus(recipe *r, const char *output, int threads, psk_split_rule split) {
+    make_recipe(r, output, (const char *const[]){"a.txt", CORPUS_LINES, "c.txt"}, 3);
+    r->options.valid_fraction = 0.2;
+    r->options.split = split;
+    r->options.shard_tokens = CORPUS_TOKENS;
+    r->options.threads = threads;
+}
+
+static void threads_do_not_matter(void **state) {
+    (void)state;
+    recipe one, other;
+    write_corpus();
+    for (int split = PSK_SPLIT_TAIL; split <= PSK_SPLIT_HASH; split++) {
+        make_corpus(&one, "one", 1, (psk_split_rule)split);
+        PSK_TEST_OK(psk_prepare(&one.options, &one.result));
+        assert_in_range(one.result.shards, 8, 20);
+        for (int threads = 2; threads <= 4; threads += 2) {
+            make_corpus(&other, "other", threads, (psk_split_rule)split);
+            PSK_TEST_OK(psk_prepare(&other.options, &other.result));
+            assert_true(expect_equal_folders(one.output, other.output) > 8);
+            PSK_TEST_OK(psk_remove_tree(other.output));
+        }
+        PSK_TEST_OK(psk_remove_tree(one.output));
+    }
+}
+
+typedef struct stopper {
+    int calls, stop; /* calls so far; at which to stop */
+    bool kill;
+} stopper;
+
+static int count_calls(void *user, int64_t done, int64_t total) {
+    stopper *const s = user;
+    assert_true(done >= 0 && done <= total);
+    if (++s->calls < s->stop)
+        return 0;
+    if (s->kill)
+        raise(SIGKILL);
+    return 1;
+}
+
+/* More behind what the journal counts, as a kill leaves it: longer than any shard. */
+static void lengthen_partial_shards(const char *output) {
+    static const char more[3 * CORPUS_TOKENS];
+    char **names, path[1024];
+    int64_t count;
+    PSK_TEST_OK(psk_list_folder(output, &names, &count));
+    for (int64_t i = 0; i < count; i++) {
+        if (!strstr(names[i], ".partial"))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", output, names[i]);
+        FILE *const file = fopen(path, "ab");
+        assert_true(file && fwrite(more, 1, sizeof more, file) == sizeof more);
+        fclose(file);
+    }
+    psk_free_names(names, count);
+}
+
+/* Stopped by Ctrl-C, or killed, after every round in turn: the folder is refused, the same call ends as if nothing had
+ * happened. */
+static void stop_and_go_on(psk_split_rule split, bool kill) {
+    recipe whole, r;
+    make_corpus(&whole, "whole", 1, split);
+    stopper all = {.stop = 1000};
+    whole.options.progress = count_calls;
+    whole.options.user = &all;
+    PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
+    assert_in_range(all.calls, 5, 10);
+    for (int stop = 1; stop <= all.calls; stop++) {
+        stopper s = {.stop = stop, .kill = kill};
+        psk_dataset dataset;
+        make_corpus(&r, "out", 1, split);
+        r.options.progress = count_calls;
+        r.options.user = &s;
+        if (kill) {
+            const pid_t child = fork();
+            assert_true(child >= 0);
+            if (child == 0)
+                _exit(psk_prepare(&r.options, &r.result));
+            int status;
+            assert_int_equal(waitpid(child, &status, 0), child);
+            assert_true(WIFSIGNALED(status));
+        } else {
+            PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_INTERRUPTED, "goes on from there");
+        }
+        if (stop > 1 || kill) { /* otherwise nothing was written, and nothing is left */
+            PSK_TEST_FAILS(psk_dataset_open(r.output, "train", &dataset), PSK_ERROR_FORMAT, "out is not finished");
+            PSK_TEST_FAILS(psk_prepare_check(r.output, &r.result), PSK_ERROR_FORMAT, "out is not finished");
+            lengthen_partial_shards(r.output);
+        }
+        r.options.progress = NULL;
+        r.options.threads = stop % 2 ? 1 : 3;
+        if (kill)
+            r.options.threads = 1; /* OpenMP's threads do not survive a fork */
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_memory_equal(&r.result, &whole.result, sizeof r.result);
+        expect_equal_folders(r.output, whole.output);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+    PSK_TEST_OK(psk_remove_tree(whole.output));
+}
+
+static void killed_and_resumed(void **state) {
+    (void)state;
+    write_corpus();
+    stop_and_go_on(PSK_SPLIT_TAIL, true);
+}
+
+static void stopped_and_resumed(void **state) {
+    (void)state;
+    write_corpus();
+    stop_and_go_on(PSK_SPLIT_HASH, false);
+}
+
+/* A bad line in the middle: what was before it stays; once it is mended the same call goes on. */
+static void mended_and_resumed(void **state) {
+    (void)state;
+    recipe r;
+    write_text("a.jsonl", "{\"text\": \"first\"}\n");
+    write_text("b.jsonl", "{\"text\": \"second\"}\n{\"txt\": \"third\"}\n");
+    make_recipe(&r, "out", (const char *const[]){"a.jsonl", "b.jsonl"}, 2);
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "b.jsonl, line 2");
+    assert_int_equal(r.result.documents, 1);
+    write_text("b.jsonl", "{\"text\": \"second\"}\n{\"text\": \"third\"}\n");
+    expect_splits(&r, "first|second|third|", NULL);
+}
+
+/* What may not change between the two calls. */
+static void resume_refuses(void **state) {
+    (void)state;
+    recipe r;
+    stopper s = {.stop = 2}; /* in the middle of a.txt */
+    write_corpus();
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
+    r.options.progress = count_calls;
+    r.options.user = &s;
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_INTERRUPTED, "documents");
+    r.options.progress = NULL;
+#define CHANGED_OPTION(field, value, words)                                                                            \
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);                                                                         \
+    r.options.field = value;                                                                                           \
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "prepare.json", words)
+    CHANGED_OPTION(split, PSK_SPLIT_HASH, "\"split\"");
+    CHANGED_OPTION(valid_fraction, 0.3, "\"valid_fraction\"");
+    CHANGED_OPTION(shard_tokens, 5, "\"shard_tokens\"");
+    CHANGED_OPTION(field, "body", "\"field\"");
+    CHANGED_OPTION(format, PSK_FORMAT_TEXT, "\"format\"");
+    CHANGED_OPTION(skip_bad_lines, 1, "\"skip_bad_lines\"");
+    char *text;
+    size_t size;
+    PSK_TEST_OK(psk_read_file(in_folder("a.txt"), FILE_LIMIT, &text, &size));
+    text[5]++;
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size));
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "a.txt", "has changed");
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size - 1));
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "a.txt", "1499999 now");
+    text[5]--;
+    PSK_TEST_OK(psk_write_file(in_folder("a.txt"), text, size));
+    psk_free(text);
+    write_text("out/train-00002.psk.partial", "short");
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "partial", "shorter");
+}
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(killed_and_resumed), TEST(stopped_and_resumed),   TEST(mended_and_resumed),
+        TEST(resume_refuses),     TEST(threads_do_not_matter),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
