@@ -219,13 +219,25 @@ double relative_error(const float *got, const float *want, int64_t n) {
     return size > 0 ? sqrt(error / size) : INFINITY; /* all zeros: nothing was computed */
 }
 
-bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error) {
-    const double tolerance =
-        psk_device_precision(run->device) == PSK_PRECISION_BF16 ? BENCH_BF16_TOLERANCE : BENCH_TOLERANCE;
-    if (error <= tolerance)
+float to_bfloat16(float x) {
+    int exponent;
+    const float mantissa = frexpf(x, &exponent);
+    return ldexpf(rintf(ldexpf(mantissa, 8)), exponent - 8);
+}
+
+double bench_tolerance(const bench_run *run) {
+    return psk_device_precision(run->device) == PSK_PRECISION_BF16 ? BENCH_BF16_TOLERANCE : BENCH_TOLERANCE;
+}
+
+bool bench_accept_within(const bench_run *run, double tolerance, const char *what, const char *tensor, double error) {
+    if (isfinite(error) && error <= tolerance)
         return true;
     say_error(run->command,
-              "%s: %s is %.2g away from the device \"reference\" (at most %.0e is accepted): not measured", what,
+              "%s: %s is %.2g away from the device \"reference\" (at most %.1g is accepted): not measured", what,
               tensor, error, tolerance);
     return false;
+}
+
+bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error) {
+    return bench_accept_within(run, bench_tolerance(run), what, tensor, error);
 }

@@ -67,11 +67,18 @@ float *make_floats(const char *command, int64_t count, uint64_t seed);
 /* rms(got - want) / rms(want); infinity if anything is not finite, or all of `want` is 0. */
 double relative_error(const float *got, const float *want, int64_t n);
 
+/* To the 8 significant bits of bfloat16. */
+float to_bfloat16(float x);
+
 /* Nothing is timed that is further than this from the reference: float32; bfloat16, whose weights of degree p carry
  * p times the rounding of a product. Seen: 9e-3 at degree 4, 1.2e-2 in the gradient of a whole step, 2.7e-2 at degree
  * 16. */
 #define BENCH_TOLERANCE      1e-5
 #define BENCH_BF16_TOLERANCE 3e-2
+double bench_tolerance(const bench_run *run);
+
+/* False with an error said that names the tensor, unless the error is at most that, or at most `tolerance`. */
 bool bench_accept(const bench_run *run, const char *what, const char *tensor, double error);
+bool bench_accept_within(const bench_run *run, double tolerance, const char *what, const char *tensor, double error);
 
 #endif
