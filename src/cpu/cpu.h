@@ -4,6 +4,7 @@
 #define PSK_CPU_H
 
 #include "cpu/kernels.h"
+#include "cpu/step.h"
 
 #include "device/device.h"
 
@@ -19,6 +20,8 @@ void psk_cpu_bf16_free(psk_cpu_bf16 *kept); /* accepts NULL */
 
 typedef struct psk_cpu {
     const psk_kernels *kernels;
+    const psk_step_kernels *step;
+    psk_panel_products *panel_products;  /* step's, or faster ones */
     const psk_fused_kernels *fused_bf16; /* NULL: no instruction for it, kernels->fused serves instead */
     const psk_pack_kernels *pack;        /* NULL where fused_bf16 is */
     psk_cpu_frequencies embedding, rope;

@@ -21,9 +21,12 @@
 typedef struct isa {
     const char *name; /* as PSK_CPU_ISA spells it */
     const psk_kernels *kernels;
+    const psk_step_kernels *step;
     bool (*supported)(void);
-    const psk_fused_kernels *fused_bf16; /* NULL: none */
-    const psk_pack_kernels *pack;        /* NULL: none */
+    /* With instructions for bfloat16, NULL: none. */
+    const psk_fused_kernels *fused_bf16;
+    const psk_pack_kernels *pack;
+    psk_panel_products *panel_products;
     bool (*bf16_supported)(void);
 } isa;
 
@@ -65,13 +68,16 @@ static bool has_neonbf16(void) {
 /* The best first. */
 static const isa isas[] = {
 #if defined(__x86_64__)
-    {"amx", &psk_kernels_avx512, has_amx, &psk_fused_amx, &psk_pack_avx512bf16, always},
-    {"avx512", &psk_kernels_avx512, has_avx512, &psk_fused_avx512bf16, &psk_pack_avx512bf16, has_avx512bf16},
-    {"avx2", &psk_kernels_avx2, has_avx2, NULL, NULL, NULL},
+    {"amx", &psk_kernels_avx512, &psk_step_avx512, has_amx, &psk_fused_amx, &psk_pack_avx512bf16,
+     psk_step_panel_products_amx, always},
+    {"avx512", &psk_kernels_avx512, &psk_step_avx512, has_avx512, &psk_fused_avx512bf16, &psk_pack_avx512bf16,
+     psk_step_panel_products_avx512bf16, has_avx512bf16},
+    {"avx2", &psk_kernels_avx2, &psk_step_avx2, has_avx2, NULL, NULL, NULL, NULL},
 #elif defined(__aarch64__)
-    {"neonbf16", &psk_kernels_baseline, has_neonbf16, &psk_fused_neonbf16, &psk_pack_neonbf16, always},
+    {"neonbf16", &psk_kernels_baseline, &psk_step_baseline, has_neonbf16, &psk_fused_neonbf16, &psk_pack_neonbf16, NULL,
+     always},
 #endif
-    {"baseline", &psk_kernels_baseline, always, NULL, NULL, NULL},
+    {"baseline", &psk_kernels_baseline, &psk_step_baseline, always, NULL, NULL, NULL, NULL},
 };
 #define ISAS ((int64_t)(sizeof isas / sizeof *isas))
 
@@ -195,9 +201,11 @@ psk_status psk_cpu_device_init(psk_device *device, int threads) {
     PSK_TRY(psk_alloc_zero(sizeof(psk_cpu), "CPU device", &state));
     psk_cpu *cpu = state;
     cpu->kernels = chosen->kernels;
+    cpu->step = chosen->step;
     const bool bf16 = chosen->fused_bf16 != NULL && chosen->bf16_supported();
     cpu->fused_bf16 = bf16 ? chosen->fused_bf16 : NULL;
     cpu->pack = bf16 ? chosen->pack : NULL;
+    cpu->panel_products = bf16 && chosen->panel_products ? chosen->panel_products : chosen->step->panel_products;
     device->ops = ops;
     device->name = "cpu";
     device->threads = threads;

@@ -1,50 +1,20 @@
 /* The operations of decoding. */
 #include "cpu/cpu.h"
-#include "cpu/step.h"
-
-#include <string.h>
-
-/* The kernels for the instruction set that the device has chosen. */
-static const psk_step_kernels *step_kernels(const psk_device *device) {
-    static const psk_step_kernels *const all[] = {
-#if defined(__x86_64__)
-        &psk_step_avx512,
-        &psk_step_avx2,
-#endif
-        &psk_step_baseline,
-    };
-    size_t i = 0;
-    while (strcmp(all[i]->isa, psk_cpu_state(device)->kernels->isa) != 0)
-        i++;
-    return all[i];
-}
-
-typedef void panel_kernel(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
-
-static panel_kernel *panel_products(const psk_device *device) {
-#if defined(__x86_64__)
-    if (psk_cpu_state(device)->fused_bf16 == &psk_fused_amx)
-        return psk_step_panel_products_amx;
-    if (device->has_bf16)
-        return psk_step_panel_products_avx512bf16;
-#endif
-    return step_kernels(device)->panel_products;
-}
 
 static void run_shares(const psk_device *device, int threads, const psk_row_products_args *a, psk_bf16 *rounded) {
-    const psk_step_kernels *kernels = step_kernels(device);
+    const psk_cpu *cpu = psk_cpu_state(device);
 #pragma omp parallel num_threads(threads)
     {
         if (a->panels != NULL) {
             const psk_cpu_range rows = psk_cpu_share(a->rows);
-            kernels->round_rows(a, rounded, rows.begin, rows.end);
+            cpu->step->round_rows(a, rounded, rows.begin, rows.end);
 #pragma omp barrier
         }
         const psk_cpu_range blocks = psk_cpu_share(PSK_CEIL_DIV(a->n, PSK_STEP_COLUMNS));
         if (a->panels != NULL)
-            panel_products(device)(a, rounded, blocks.begin, blocks.end);
+            cpu->panel_products(a, rounded, blocks.begin, blocks.end);
         else
-            kernels->row_products(a, blocks.begin, blocks.end);
+            cpu->step->row_products(a, blocks.begin, blocks.end);
     }
 }
 
@@ -65,7 +35,7 @@ psk_status psk_cpu_pack_panels(psk_device *device, const psk_pack_panels_args *a
 #pragma omp parallel num_threads(threads)
     {
         const psk_cpu_range share = psk_cpu_share(panels);
-        step_kernels(device)->pack_panels(a, share.begin, share.end);
+        psk_cpu_state(device)->step->pack_panels(a, share.begin, share.end);
     }
     return PSK_OK;
 }
@@ -97,7 +67,7 @@ psk_status psk_cpu_attention_step(psk_device *device, const psk_attention_step_a
 #pragma omp parallel num_threads(threads)
     {
         const psk_cpu_range share = psk_cpu_share(items);
-        step_kernels(device)->attention_step(a, share.begin, share.end);
+        psk_cpu_state(device)->step->attention_step(a, share.begin, share.end);
     }
     return PSK_OK;
 }

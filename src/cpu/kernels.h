@@ -84,7 +84,6 @@ typedef struct psk_pack_kernels {
 } psk_pack_kernels;
 
 typedef struct psk_kernels {
-    const char *isa; /* as PSK_CPU_ISA spells it */
 #define PSK_KERNEL(name, items, cost) void (*name)(const psk_##name##_args *a, int64_t begin, int64_t end);
 #include "cpu/kernels.def"
 #undef PSK_KERNEL

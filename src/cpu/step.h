@@ -9,14 +9,14 @@
 /* Columns of a product that are one item. */
 #define PSK_STEP_COLUMNS PSK_PANEL
 
-typedef struct psk_step_kernels {
-    const char *isa; /* as psk_kernels names it */
+/* Column blocks [begin, end) of y with a->panels. x: rows x ceil(k/2) pairs, rounded */
+typedef void psk_panel_products(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
 
+typedef struct psk_step_kernels {
     /* Column blocks [begin, end) of y, operands in float32. */
     void (*row_products)(const psk_row_products_args *a, int64_t begin, int64_t end);
 
-    /* The same with a->panels. x: rows x ceil(k/2) pairs, rounded */
-    void (*panel_products)(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
+    psk_panel_products *panel_products;
 
     /* Rows [begin, end) of x as panel_products takes them. */
     void (*round_rows)(const psk_row_products_args *a, psk_bf16 *x, int64_t begin, int64_t end);
@@ -33,9 +33,8 @@ extern const psk_step_kernels psk_step_baseline;
 extern const psk_step_kernels psk_step_avx2;
 extern const psk_step_kernels psk_step_avx512;
 
-/* panel_products with instructions for bfloat16, and in tile registers. */
-void psk_step_panel_products_avx512bf16(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
-void psk_step_panel_products_amx(const psk_row_products_args *a, const psk_bf16 *x, int64_t begin, int64_t end);
+/* With instructions for bfloat16, and in tile registers. */
+psk_panel_products psk_step_panel_products_avx512bf16, psk_step_panel_products_amx;
 #endif
 
 #endif
