@@ -2,26 +2,11 @@
 #include "data/batches.h"
 #include "train/schedule.h"
 #include "train/step.h"
-#include "train_support.h"
+#include "train_fixture.h"
 
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-static fixture f;
-
-static int set_up(void **unused) {
-    (void)unused;
-    fixture_begin(&f, "cpu");
-    small_data(&f, 3, 1000, 0.1);
-    return 0;
-}
-
-static int tear_down(void **unused) {
-    (void)unused;
-    fixture_end(&f);
-    return 0;
-}
 
 /* ----------------------------------------------------------------------------------------------------------- schedule
  */
@@ -152,8 +137,8 @@ static void options_come_back(void **unused) {
     assert_memory_equal(&read, &o, sizeof o);
     PSK_TEST_FAILS(psk_train_options_read(f.output, &read, data, 5), PSK_ERROR_ARGUMENT, "5 are given");
     PSK_TEST_FAILS(psk_train_options_read(f.folder, &read, data, 5), PSK_ERROR_FILE, "options.json");
-    remove_option(&f, "options.json", "precision"); /* as where they could not be chosen yet */
-    remove_option(&f, "options.json", "align_documents");
+    remove_option("options.json", "precision"); /* as where they could not be chosen yet */
+    remove_option("options.json", "align_documents");
     PSK_TEST_OK(psk_train_options_read(f.output, &read, data, sizeof data));
     assert_int_equal(read.precision, PSK_PRECISION_F32);
     assert_int_equal(read.align_documents, 0);

@@ -1,20 +1,5 @@
 /* Training that goes on: stopped, killed or with other options, it ends as the run that was never interrupted. */
-#include "train_support.h"
-
-static fixture f;
-
-static int set_up(void **unused) {
-    (void)unused;
-    fixture_begin(&f, "cpu");
-    small_data(&f, 3, 1000, 0.1);
-    return 0;
-}
-
-static int tear_down(void **unused) {
-    (void)unused;
-    fixture_end(&f);
-    return 0;
-}
+#include "train_fixture.h"
 
 /* Lines of metrics.jsonl without what the clock decides. */
 static void read_metrics(const char *output, char *text, size_t capacity) {
@@ -90,7 +75,7 @@ static void resumes_what_knows_no_alignment(void **unused) {
     psk_train_options o = small_options(&f);
     watcher w = {.stop_at = 4};
     PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, f.output);
-    remove_option(&f, "last/state.json", "align_documents");
+    remove_option("last/state.json", "align_documents");
     o.resume = 1;
     w.stop_at = 0;
     PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
