@@ -293,15 +293,19 @@ def loss_from(results, least):
     return sum(bucket["loss"] * bucket["tokens"] for bucket in buckets) / tokens if tokens else math.nan
 
 
+def markdown(head, rows):
+    """The lines of a table."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
 def table(rows, context):
-    lines = [f"| row | seeds | held-out loss | against softmax | from position {context // 2} on | train loss | "
-             "ms a step | memory |", "|---|---|---|---|---|---|---|---|"]
-    for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss")):
-        cells = [row, str(len(results)), spread(results), against(results, rows.get("main/softmax", [])),
-                 f"{loss_from(results, context // 2):.4f}", f"{mean(results, 'train_loss'):.4f}",
-                 f"{1e3 * mean(results, 'seconds_per_step'):.0f}", f"{mean(results, 'memory_bytes') / 2**20:.0f} MiB"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    head = ["row", "seeds", "held-out loss", "against softmax", f"from position {context // 2} on", "train loss",
+            "ms a step", "memory"]
+    return markdown(head, ([row, str(len(results)), spread(results), against(results, rows.get("main/softmax", [])),
+                            f"{loss_from(results, context // 2):.4f}", f"{mean(results, 'train_loss'):.4f}",
+                            f"{1e3 * mean(results, 'seconds_per_step'):.0f}",
+                            f"{mean(results, 'memory_bytes') / 2**20:.0f} MiB"]
+                           for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss"))))
 
 
 def quoted(text):

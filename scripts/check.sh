@@ -42,6 +42,7 @@ check scripts scripts
 check gcc warnings gcc
 check clang warnings clang
 check docs scripts/check_docs.sh build/check-gcc/polysketch
+check figures experiments/quality_page.py --check README.md docs/quality.md
 
 if [ -n "$failed" ]; then
     echo "check: FAILED:$failed"
