@@ -118,33 +118,10 @@ static inline psk_attention_tensors make_tensors(const attention_case *c) {
     return t;
 }
 
-static inline void free_tensors(psk_attention_tensors *t) {
-#define X(name, count) psk_test_free((float *)t->name);
-    INPUTS(X)
-    OUTPUTS(X)
-#undef X
-}
-
-/* Forward and backward in a workspace full of NaN. */
-static inline psk_status run_planned(psk_device *device, const attention_case *c, const psk_attention_tensors *t) {
-    psk_arena *arena;
-    psk_attention *attention = NULL;
-    psk_status status;
-    PSK_TRY(psk_arena_create(&arena));
-    PSK_TRY_GOTO(status, psk_attention_plan(device, &c->config, &c->shape, arena, &attention), done);
-    PSK_TRY_GOTO(status, psk_arena_commit(arena, PSK_FILL_NAN), done);
-    PSK_TRY_GOTO(status, psk_attention_forward(attention, t), done);
-    status = psk_attention_backward(attention, t);
-done:
-    psk_attention_free(attention);
-    psk_arena_free(arena);
-    return status;
-}
-
 static inline psk_attention_tensors run_threads(const char *device_name, int threads, const attention_case *c) {
     psk_attention_tensors t = make_tensors(c);
     psk_device *device = open_device(device_name, threads);
-    PSK_TEST_OK(run_planned(device, c, &t));
+    PSK_TEST_OK(run_planned(device, &c->config, &c->shape, &t));
     psk_device_free(device);
     return t;
 }

@@ -317,7 +317,7 @@ static void documents_do_not_see_each_other(void **state) {
                 for (int64_t head = 0; head < inputs[n].heads && inputs[n].x != NULL; head++)
                     scale((float *)inputs[n].x + head * N * inputs[n].width, two[1] * inputs[n].width, 3.0f);
             psk_device *device = open_device(devices[i], 2);
-            PSK_TEST_OK(run_planned(device, &c, &y));
+            PSK_TEST_OK(run_planned(device, &c.config, &c.shape, &y));
             psk_device_free(device);
             assert_false(same_bits(x.out, y.out, two[1] * c.shape.d));
             assert_true(rows_equal(x.out, y.out, queries, N, c.shape.d, two[1]));
@@ -349,7 +349,7 @@ static void unseen_keys_are_not_read(void **state) {
                 scale((float *)y.v + head * N * c.shape.d, b * c.shape.d, NAN);
             }
             psk_device *device = open_device(devices[n % DEVICES], 2);
-            PSK_TEST_OK(run_planned(device, &c, &y));
+            PSK_TEST_OK(run_planned(device, &c.config, &c.shape, &y));
             psk_device_free(device);
             assert_true(isnan(y.out[(first - 1) * c.shape.d]));
             assert_true(rows_equal(x.out, y.out, queries, N, c.shape.d, first));
@@ -447,7 +447,7 @@ static void features_of_degree_two_are_exact(void **state) {
         memcpy((float *)y.a, x.q, (size_t)(QUERIES(&squared) * 5) * sizeof(float));
         memcpy((float *)y.b, x.k, (size_t)(KEYS(&squared) * 5) * sizeof(float));
         psk_device *device = open_device(devices[i], 2);
-        PSK_TEST_OK(run_planned(device, &squared, &y));
+        PSK_TEST_OK(run_planned(device, &squared.config, &squared.shape, &y));
         psk_device_free(device);
         PSK_TEST_AT_MOST(psk_test_relative_rms(y.out, x.out, QUERIES(&squared) * squared.shape.d), LIMIT);
         PSK_TEST_AT_MOST(psk_test_relative_rms(y.da, x.dq, QUERIES(&squared) * 5), LIMIT);

@@ -31,32 +31,6 @@ typedef struct fused_case {
     ((c)->states ? (c)->shape.B * (c)->shape.Hkv * psk_attention_state_rows(&(c)->config) * ((c)->shape.d + 1) : 0)
 #include "attention_tensors.h"
 
-static void free_tensors(psk_attention_tensors *t) {
-#define X(name, count) psk_test_free((float *)t->name);
-    INPUTS(X)
-    OUTPUTS(X)
-#undef X
-}
-
-/* Forward and backward of the inputs on the CPU, in a workspace full of NaN. */
-static psk_status run_on(psk_device *device, const fused_case *c, psk_precision precision,
-                         const psk_attention_tensors *t) {
-    psk_arena *arena;
-    psk_attention *attention = NULL;
-    psk_status status;
-    PSK_TRY(psk_arena_create(&arena));
-    PSK_TRY_GOTO(status, psk_attention_plan(device, &c->config, &c->shape, arena, &attention), done);
-    PSK_TRY_GOTO(status, psk_arena_commit(arena, PSK_FILL_NAN), done);
-    if (device->has_bf16)
-        PSK_TRY_GOTO(status, psk_device_set_precision(device, precision), done);
-    PSK_TRY_GOTO(status, psk_attention_forward(attention, t), done);
-    status = psk_attention_backward(attention, t);
-done:
-    psk_attention_free(attention);
-    psk_arena_free(arena);
-    return status;
-}
-
 typedef enum attention_form { COMPOSED, FUSED } attention_form;
 
 /* Copies of the inputs (rounded to bfloat16 if so wanted; states stay, they are never rounded) with outputs. */
@@ -80,7 +54,9 @@ static psk_attention_tensors run(const fused_case *c, const psk_attention_tensor
     setenv("PSK_CPU_FUSED", form == FUSED ? "on" : "off", 1);
     PSK_TEST_OK(psk_device_create("cpu", threads, &device));
     unsetenv("PSK_CPU_FUSED");
-    PSK_TEST_OK(run_on(device, c, precision, &t));
+    if (device->has_bf16)
+        PSK_TEST_OK(psk_device_set_precision(device, precision));
+    PSK_TEST_OK(run_planned(device, &c->config, &c->shape, &t));
     psk_device_free(device);
     return t;
 }

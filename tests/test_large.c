@@ -89,13 +89,6 @@ static psk_attention_tensors make_tensors(const large_case *c, rows_kind kind) {
     return t;
 }
 
-static void free_tensors(psk_attention_tensors *t) {
-#define X(name, count) psk_test_free((float *)t->name);
-    INPUTS(X)
-    OUTPUTS(X)
-#undef X
-}
-
 static double largest_of(const float *x, int64_t n) {
     double largest = 0;
     for (int64_t i = 0; i < n; i++)
