@@ -187,23 +187,31 @@ def read_metrics(run):
         return [json.loads(line) for line in lines]
 
 
-def measure(settings, row, options, seed, context, held_out, split, run):
-    """The line of results.jsonl for a finished run."""
-    figures = os.path.join(run, "eval.json")
+def evaluate(settings, run, context, held_out, split):
+    """What `polysketch eval` says of a finished run in windows of the context."""
+    figures = os.path.join(run, f"eval-{context}.json")
     call(command(settings, "eval", model=os.path.join(run, "last"), data=held_out, split=split, context=context,
                  batch_size=max(1, settings.batch_tokens // context), max_tokens=settings.eval_tokens, json=figures,
                  **settings.machine), os.path.join(run, "log"))
     with open(figures, encoding="utf-8") as file:
-        held = json.load(file)
+        return json.load(file)
+
+
+def measure(settings, row, options, seed, context, held_out, split, run):
+    """The line of results.jsonl for a finished run."""
+    held = evaluate(settings, run, context, held_out, split)
     steps = read_metrics(run)
     last = steps[-max(1, len(steps) // 20):]
     batch_tokens = steps[0]["tokens"]
     rates = [batch_tokens / step["tokens_per_second"] for step in steps if step["tokens_per_second"]]
+    longer = [evaluate(settings, run, length, held_out, split) for length in settings.longer]
     return {**dict(zip(KEY, key_of_job(settings, row, seed, context))), "options": options,
             "train_loss": statistics.fmean(step["loss"] for step in last), "loss": held["loss"],
             "stderr": held["stderr"], "bits_per_byte": held["bits_per_byte"], "eval_tokens": held["tokens"],
             "seconds_per_step": statistics.median(rates), "memory_bytes": max(step["memory_bytes"] for step in steps),
-            "by_position": held["by_position"], "version": held["version"], "machine": platform.processor() or
+            "by_position": held["by_position"],
+            "longer": [{name: figures[name] for name in ("context", "loss", "stderr", "by_position")}
+                       for figures in longer], "version": held["version"], "machine": platform.processor() or
             platform.machine(), "threads": settings.machine.get("threads", os.cpu_count()),
             "date": time.strftime("%Y-%m-%d")}
 
@@ -356,19 +364,42 @@ def draw_positions(rows, title, path):
     """Loss by position of the best rows and of softmax."""
     best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
     shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
-    script = ["set terminal pngcairo noenhanced size 1000,640 font 'sans,12'", f"set output {quoted(path)}",
-              f"set title {quoted(title)}", "set xlabel 'tokens of context'", "set ylabel 'loss [nats per token]'",
-              "set logscale x 2", "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 3", "set tics nomirror",
-              "set key top right", *(f"set linetype {i + 1} lc rgb '{colour}'" for i, colour in enumerate(COLOURS))]
+    script = [f"set terminal pngcairo noenhanced size 1000,{520 + 19 * len(shown)} font 'sans,12'",
+              f"set output {quoted(path)}", f"set title {quoted(title)}", "set border 3", "set tics nomirror",
+              "set xlabel 'tokens of context' offset 0, 0.5", "set ylabel 'loss [nats per token]'", "set logscale x 2",
+              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set key below left reverse Left",
+              *(f"set linetype {i + 1} lc rgb '{colour}'" for i, colour in enumerate(COLOURS))]
     plots = []
     for number, row in enumerate(shown):
         points = collections.defaultdict(list)
         for result in rows[row]:
             for bucket in result["by_position"]:
-                points[(bucket["first"] + bucket["last"]) / 2].append(bucket["loss"])
+                # The first tokens' losses would hide all differences; the last bucket is one token a window: too few.
+                if 16 <= bucket["first"] < result["context"]:
+                    points[(bucket["first"] + bucket["last"]) / 2].append(bucket["loss"])
         script += [f"$row{number} << END"] + [f"{x} {statistics.fmean(y)}" for x, y in sorted(points.items())] + ["END"]
         plots.append(f"$row{number} with linespoints lw 2 title {quoted(row)}")
     return gnuplot([*script, "plot " + ", ".join(plots)])
+
+
+def at_length(rows, length):
+    """The rows that were evaluated in longer windows too, with the losses that they have there."""
+    longer = {row: [{**result, **figures} for result in results for figures in result.get("longer", [])
+                    if figures["context"] == length] for row, results in rows.items()}
+    return {row: results for row, results in longer.items() if results}
+
+
+def sections(results):
+    """(title, end of the pictures' names, context, rows) of each group, and of it in the longer windows."""
+    for group, rows in sorted(groups_of(results).items()):
+        context, vocab_size, steps, batch_tokens, learning_rate, precision = group
+        title = (f"{'Bytes' if vocab_size == BYTES else f'{vocab_size} tokens'}, context {context}, {steps} steps of "
+                 f"{batch_tokens}, learning rate {learning_rate:g}, {precision}")
+        name = f"{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}"
+        yield title, name, context, rows
+        lengths = {figures["context"] for runs in rows.values() for run in runs for figures in run.get("longer", [])}
+        for length in sorted(lengths):
+            yield f"{title}, in windows of {length}", f"{name}-at-{length}", length, at_length(rows, length)
 
 
 def report(settings):
@@ -376,14 +407,11 @@ def report(settings):
     if not results:
         sys.exit(f"quality.py: {settings.output} has no results yet")
     lines = ["Held-out loss in nats per token, with its standard error between seeds.", ""]
-    for group, rows in sorted(groups_of(results).items()):
-        context, vocab_size, steps, batch_tokens, learning_rate, precision = group
-        title = (f"{'Bytes' if vocab_size == BYTES else f'{vocab_size} tokens'}, context {context}, {steps} steps of "
-                 f"{batch_tokens}, learning rate {learning_rate:g}, {precision}")
+    for title, name, context, rows in sections(results):
         lines += [f"## {title}", "", *table(rows, context), ""]
-        for what, name, draw in (("Held-out loss", "losses", draw_losses),
-                                 ("Loss by position", "positions", draw_positions)):
-            picture = f"{name}-{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}.png"
+        for what, prefix, draw in (("Held-out loss", "losses", draw_losses),
+                                   ("Loss by position", "positions", draw_positions)):
+            picture = f"{prefix}-{name}.png"
             if draw(drawn(rows), f"{what}. {title}", os.path.join(settings.output, picture)):
                 lines += [f"![{what}]({picture})", ""]
     path = os.path.join(settings.output, "report.md")
@@ -412,6 +440,8 @@ def main():
     run.add_argument("--batch-tokens", type=int, default=4096, help="of a step")
     run.add_argument("--learning-rate", type=float, default=1e-3)
     run.add_argument("--eval-tokens", type=int, default=0, help="held-out tokens to predict (0: all)")
+    run.add_argument("--longer", type=int, nargs="+", default=[],
+                     help="evaluate in windows of these lengths too, beyond that of training")
     run.add_argument("--save-every", type=int, default=500, help="steps between checkpoints of the run at work")
     run.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     run.add_argument("--threads", type=int, default=0)

@@ -4,9 +4,10 @@
     experiments/quality_page.py docs/quality.md              writes the page's tables again from the results
     experiments/quality_page.py --check docs/quality.md ...  fails where a table or a figure in the text is not theirs
 
-A table stands between `<!-- rows CONTEXT STEPS -->` or `<!-- positions CONTEXT STEPS -->` and `<!-- end -->`. Checked
-in the text are losses with three or four decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page without
-tables they have to be means of rows), and accuracies of the synthetic tasks in the section that has their name.
+A table stands between `<!-- rows CONTEXT STEPS -->` or `<!-- positions CONTEXT STEPS [LENGTH] -->` and `<!-- end -->`
+(the length: of windows that are longer than those of training). Checked in the text are losses with three or four
+decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page without tables they have to be means of rows), and
+accuracies of the synthetic tasks in the section that has their name.
 """
 
 import argparse
@@ -18,19 +19,22 @@ import sys
 import quality
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
-TABLE = re.compile(r"(<!-- (rows|positions) (\d+) (\d+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LOSS = re.compile(r"(?<![\d.,])[3-6]\.\d{3,4}(?: ± \d\.\d{4})?(?![\d.])")
-ACCURACY = re.compile(r"(?<![\d.,])[01]\.\d{3}(?![\d.])")
-POSITIONS = (8, 48, 96, 256, 512, 1536, 4096)  # the first of the buckets that a table of positions shows
+TABLE = re.compile(r"(<!-- (rows|positions) (\d+) (\d+)(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+LOSS = re.compile(r"(?<![\d.,])[3-6]\.\d{3,4}(?: ± \d\.\d{4})?(?!\.?\d)")
+ACCURACY = re.compile(r"(?<![\d.,])[01]\.\d{3}(?!\.?\d)")
+# The first of the buckets that a table of positions shows; in longer windows than those of training.
+POSITIONS = (8, 48, 96, 256, 512, 1536, 4096)
+POSITIONS_BEYOND = (512, 1536, 2048, 3072, 4096, 6144)
 LEARNING_RATE = 3e-3
 UNLISTED = ("before/", "scale/")  # have a section of their own
 
 
-def group(results, context, steps):
-    """Row -> its results, the best row first; of the learning rate of all tables."""
+def group(results, context, steps, length):
+    """Row -> its results, the best row first; of the learning rate of all tables. A length: in such longer windows."""
     for (n, _, t, _, rate, _), rows in quality.groups_of(results).items():
         if (n, t, rate) == (context, steps, LEARNING_RATE):
-            return dict(sorted(rows.items(), key=lambda item: quality.mean(item[1], "loss")))
+            there = quality.at_length(rows, length) if length else rows
+            return dict(sorted(there.items(), key=lambda item: quality.mean(item[1], "loss")))
     sys.exit(f"quality_page.py: no result has a context of {context} and {steps} steps")
 
 
@@ -41,9 +45,9 @@ def loss_cells(rows, row):
 LOSSES_HEAD = ["row", "seeds", "held-out loss", "against softmax"]
 
 
-def table_rows(rows, context):
+def table_rows(rows):
     """A line a row, but for those that a section of their own compares."""
-    half = context // 2
+    half = rows["main/softmax"][0]["context"] // 2
     return quality.markdown([*LOSSES_HEAD, f"from position {half} on"],
                             ([*loss_cells(rows, row), f"{quality.loss_from(rows[row], half):.4f}"]
                              for row in rows if not row.startswith(UNLISTED)))
@@ -53,21 +57,20 @@ def at_position(runs, first):
     return statistics.fmean(bucket["loss"] for run in runs for bucket in run["by_position"] if bucket["first"] == first)
 
 
-def table_positions(rows, _):
+def table_positions(rows, positions):
     """A line a row: the loss by position, mean over seeds."""
-    shown = [bucket for bucket in rows["main/softmax"][0]["by_position"] if bucket["first"] in POSITIONS]
+    shown = [bucket for bucket in rows["main/softmax"][0]["by_position"] if bucket["first"] in positions]
     return quality.markdown([*LOSSES_HEAD, *(f"{bucket['first']:,} to {bucket['last']:,}" for bucket in shown)],
                             ([*loss_cells(rows, row),
                               *(f"{at_position(rows[row], bucket['first']):.3f}" for bucket in shown)] for row in rows))
 
 
 def written_again(page, results):
-    tables = {"rows": table_rows, "positions": table_positions}
-
     def table(match):
-        context, steps = int(match[3]), int(match[4])
-        lines = tables[match[2]](group(results, context, steps), context)
-        return match[1] + "\n".join([*lines, match[5]])
+        before, kind, context, steps, length, after = match.groups()
+        rows = group(results, int(context), int(steps), int(length or 0))
+        lines = table_rows(rows) if kind == "rows" else table_positions(rows, POSITIONS_BEYOND if length else POSITIONS)
+        return before + "\n".join([*lines, after])
 
     return TABLE.sub(table, page)
 
@@ -75,8 +78,8 @@ def written_again(page, results):
 def measured_losses(results, detail):
     """Every way to write a row's mean loss; in detail also those of single runs and at positions."""
     known = set()
-    for runs in quality.groups_of(results).values():
-        for row in runs.values():
+    for _, _, _, rows in quality.sections(results):
+        for row in rows.values():
             known.add(quality.spread(row))
             for some in (row, *([run] for run in row if detail)):
                 numbers = [quality.mean(some, "loss")]

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The quality study in small: two rows, two seeds, run, stopped, gone on with, reported.
+# The quality study in small: two rows, two seeds, run, stopped, gone on with, reported, also in longer windows; and a page
+# whose tables are written from it, and checked.
 #     test_quality.sh PROGRAM SCRIPT
 # Exit code 77 (skipped) without Python 3.
 set -eu
@@ -19,7 +20,7 @@ done
 
 study() {
     python3 "$script" run --program "$program" --texts "$work/texts" --output "$work/study" --contexts 32 \
-        --vocab-size 256 --batch-tokens 64 --steps 2 --threads 1 --seeds "$@" >"$work/out"
+        --vocab-size 256 --batch-tokens 64 --steps 2 --learning-rate 3e-3 --longer 64 --threads 1 --seeds "$@" >"$work/out"
 }
 lines() {
     wc -l <"$work/study/results.jsonl"
@@ -37,7 +38,8 @@ study 1 2 --rows main/softmax 'controls/polynomial p=4, window alone'
 expect "results of two rows and two seeds" "$(lines)" 4
 study 1 2 --rows main/softmax
 expect "results after nothing was left to do" "$(lines)" 4
-expect "rows with an error between seeds" "$(grep -c '±' "$work/study/report.md")" 2
+expect "rows with an error between seeds" "$(grep -c '±' "$work/study/report.md")" 4 # of them 2 in longer windows
+expect "sections in longer windows" "$(grep -c '^## .* in windows of 64$' "$work/study/report.md")" 1
 rm "$work/study/report.md"
 python3 "$script" report --output "$work/study" >"$work/out"
 grep -q 'window alone | 2 |' "$work/study/report.md" || {
@@ -49,3 +51,21 @@ if python3 "$script" run --program "$program" --texts "$work/texts" --output "$w
     exit 1
 fi
 grep -q "no row is called nothing" "$work/err"
+
+mkdir -p "$work/results/quality"
+cp "$work/study/results.jsonl" "$work/results/quality"
+printf '<!-- rows 32 2 -->\n<!-- end -->\n\n<!-- positions 32 2 64 -->\n<!-- end -->\n' >"$work/page.md"
+page() {
+    python3 "$(dirname "$script")/quality_page.py" --results "$work/results" "$@" "$work/page.md" >"$work/out" 2>&1
+}
+refused() { # WHY
+    if page --check; then
+        echo "test_quality: a page was accepted $1"
+        exit 1
+    fi
+}
+refused "without its tables"
+page && page --check
+expect "rows on the page" "$(grep -c '^| main/softmax | 2 |' "$work/page.md")" 2
+echo "Softmax has 3.1415." >>"$work/page.md"
+refused "with a loss that was not measured"
