@@ -225,9 +225,10 @@ PSK_API const char *psk_model_preset_description(int64_t index); /* NULL past th
 /* far_scale with which a new model starts best: far keys are to weigh neither nothing nor everything. With `even` an
  * unrelated far key weighs on the average what an unrelated near key does, for LayerNormed heads of h numbers: near
  * keys weigh E <q,k>^p = (p-1)!! h^(p/2); far ones, at far_scale 1 and as the sketches start, h^p / r (random), h^4 / r
- * (learned_linear), r (learned). Where a token of a context of n_positions has on the average more than 10 times as
- * many far keys as near ones, far_scale is so much smaller than `even` that together they weigh 10 times as much.
- * Without a local part: 1, there is nothing to compare with. (docs/mathematics.md, how loud far keys start) */
+ * (learned_linear), r (learned). Of learned it is even / 40, since the first steps change its far weights most. Where a
+ * token of a context of n_positions has on the average more than 10 times as many far keys as near ones, it is at most
+ * what lets them together weigh 10 times as much. Without a local part: 1, there is nothing to compare with.
+ * (docs/mathematics.md, how loud far keys start) */
 PSK_API float psk_default_far_scale(const psk_model_config *config);
 
 /* config.json <-> config. Unknown keys are refused by name, except the ones a Hugging Face config carries (model_type,

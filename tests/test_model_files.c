@@ -218,7 +218,7 @@ static void check_default_far_scale(psk_model_config config) {
     attention->local = PSK_LOCAL_BLOCK;
     attention->degree = 2;
     config.n_embd = 64 * config.n_head;
-    assert_true(psk_default_far_scale(&config) == 2.0f);
+    assert_true(psk_default_far_scale(&config) == 2.0f / 40);
 }
 
 static void test_presets(void **state) {

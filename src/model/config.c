@@ -121,6 +121,13 @@ static double unrelated_near_weight(const psk_attention_config *attention, doubl
 /* Weight of all far keys over that of all near ones at the start, at most. */
 #define PSK_FAR_OVER_NEAR 10
 
+/* Weight of an unrelated far key over that of an unrelated near one at the start. A step of Adam changes the last
+ * layers of the networks, and so far weights, much more than those of other sketches, and their tanh leaves no room for
+ * a start with larger numbers: they start quieter. */
+static double far_over_near(psk_sketch sketch) {
+    return sketch == PSK_SKETCH_LEARNED ? 1.0 / 40 : 1;
+}
+
 /* How many of the keys before an average token of the context are near. */
 static double near_keys(const psk_attention_config *attention, double all) {
     const double b = (double)attention->block_size, own = (b + 1) / 2;
@@ -134,7 +141,7 @@ float psk_default_far_scale(const psk_model_config *config) {
     const double h = (double)psk_config_head_size(config), all = ((double)config->n_positions + 1) / 2,
                  near = near_keys(attention, all), far = all - near,
                  even = unrelated_near_weight(attention, h) / unrelated_far_weight(attention, h);
-    return (float)(far > PSK_FAR_OVER_NEAR * near ? even * PSK_FAR_OVER_NEAR * near / far : even);
+    return (float)(even * fmin(far_over_near(attention->sketch), PSK_FAR_OVER_NEAR * near / fmax(far, 1)));
 }
 
 /* far_scale of a config.json that does not give it. Every model file since has it. */
