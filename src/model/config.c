@@ -124,7 +124,7 @@ static double unrelated_near_weight(const psk_attention_config *attention, doubl
 /* Weight of an unrelated far key over that of an unrelated near one at the start. A step of Adam changes the last
  * layers of the networks, and so far weights, much more than those of other sketches, and their tanh leaves no room for
  * a start with larger numbers: they start quieter. */
-static double far_over_near(psk_sketch sketch) {
+static double loudness(psk_sketch sketch) {
     return sketch == PSK_SKETCH_LEARNED ? 1.0 / 40 : 1;
 }
 
@@ -141,7 +141,7 @@ float psk_default_far_scale(const psk_model_config *config) {
     const double h = (double)psk_config_head_size(config), all = ((double)config->n_positions + 1) / 2,
                  near = near_keys(attention, all), far = all - near,
                  even = unrelated_near_weight(attention, h) / unrelated_far_weight(attention, h);
-    return (float)(even * fmin(far_over_near(attention->sketch), PSK_FAR_OVER_NEAR * near / fmax(far, 1)));
+    return (float)(even * fmin(loudness(attention->sketch), PSK_FAR_OVER_NEAR * near / fmax(far, 1)));
 }
 
 /* far_scale of a config.json that does not give it. Every model file since has it. */
