@@ -15,7 +15,7 @@ typedef struct task_settings {
     form_options forms;
     option_list lengths;
     int64_t examples;
-    double enough;
+    double enough, far_scale; /* NAN: what suits each form */
     const char *output, *json, *plot;
     device_options device;
 } task_settings;
@@ -81,20 +81,21 @@ static bool write_record(const task_settings *settings, const task_form *form, c
     const psk_attention_config *const attention = &form->attention;
     const bool sketched = attention->mechanism == PSK_POLYSKETCH;
     json_t *const record = json_pack(
-        "{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:o, "
-        "s:o, s:o, s:I, s:s}",
+        "{s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, "
+        "s:o, s:o, s:o, s:I, s:s}",
         "task", psk_task_name(settings->task.kind), "mechanism", psk_mechanism_name(attention->mechanism), "sketch",
         sketched ? psk_sketch_name(attention->sketch) : NULL, "local", attention_local(attention), "degree",
         (json_int_t)attention->degree, "sketch_size", (json_int_t)attention->sketch_size, "block_size",
-        (json_int_t)attention->block_size, "layers", (json_int_t)settings->model.n_layer, "heads",
-        (json_int_t)settings->model.n_head, "width", (json_int_t)settings->model.n_embd, "parameters",
-        (json_int_t)psk_model_parameter_count(model), "vocab_size", (json_int_t)settings->task.vocab_size, "copies",
-        (json_int_t)settings->task.copies, "train_n", (json_int_t)settings->run.context, "step",
-        (json_int_t)form->trained.step, "loss", json_number(form->trained.loss), "seconds",
-        json_number(form->trained.seconds), "seed", (json_int_t)settings->run.seed, "n", (json_int_t)N, "examples",
-        (json_int_t)result->examples, "accuracy", json_number(result->accuracy), "accuracy_all",
-        json_number(result->accuracy_all), "stderr", json_number(result->stderr_all), "shortest",
-        (json_int_t)settings->task.shortest, "version", psk_version());
+        (json_int_t)attention->block_size, "far_scale",
+        sketched ? json_number((double)attention->far_scale) : json_null(), "layers",
+        (json_int_t)settings->model.n_layer, "heads", (json_int_t)settings->model.n_head, "width",
+        (json_int_t)settings->model.n_embd, "parameters", (json_int_t)psk_model_parameter_count(model), "vocab_size",
+        (json_int_t)settings->task.vocab_size, "copies", (json_int_t)settings->task.copies, "train_n",
+        (json_int_t)settings->run.context, "step", (json_int_t)form->trained.step, "loss",
+        json_number(form->trained.loss), "seconds", json_number(form->trained.seconds), "seed",
+        (json_int_t)settings->run.seed, "n", (json_int_t)N, "examples", (json_int_t)result->examples, "accuracy",
+        json_number(result->accuracy), "accuracy_all", json_number(result->accuracy_all), "stderr",
+        json_number(result->stderr_all), "shortest", (json_int_t)settings->task.shortest, "version", psk_version());
     return record_append("task", settings->json, record);
 }
 
@@ -227,6 +228,8 @@ static exit_code run_forms(const task_settings *settings, psk_device *device) {
     print_head(settings);
     for (size_t i = 0; i < count && code == EXIT_DONE; i++) {
         forms[i] = (task_form){.attention = list[i]};
+        if (!isnan(settings->far_scale))
+            forms[i].attention.far_scale = (float)settings->far_scale;
         attention_label(forms[i].label, &list[i]);
         code = run_form(settings, device, &forms[i]);
     }
@@ -266,6 +269,7 @@ static task_settings task_settings_default(void) {
         .lengths = {.values = {64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}, .count = 9},
         .examples = 64,
         .enough = 0.999,
+        .far_scale = NAN,
         .device = device_options_default(),
     };
     settings.model.attention.block_size = 32;
@@ -307,6 +311,8 @@ exit_code command_task(int argc, char **argv) {
          .target = &model->attention.sketch_size, .low = 1, .high = 4096},
         {"block-size", OPTION_LENGTH, NULL, "tokens in a block of the local part",
          .target = &model->attention.block_size, .low = 1, .high = 1 << 24},
+        {"far-scale", OPTION_REAL, NULL, "polysketch: factor on sketched weights", &settings.far_scale, .low = 0,
+         .high = 1e6, .fallback = "what suits the sketch"},
     };
     const command_option training[] = {
         {"steps", OPTION_COUNT, NULL, "optimiser steps a form, at most", .target = &run_options->steps, .low = 1,

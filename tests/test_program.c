@@ -297,7 +297,7 @@ static void test_questions(void **state) {
 static void test_task(void **state) {
     (void)state;
     expect_run("task selective_copying --mechanisms softmax,polysketch --steps 3 --batch-size 2 --test-lengths 8,16 "
-               "--examples 5 --json task.jsonl --output models " SMALL_TASK,
+               "--examples 5 --far-scale 0.25 --json task.jsonl --output models " SMALL_TASK,
                0);
     EXPECT_IN("out", "trained on sequences of 8 tokens", "softmax ", "polysketch, learned_linear, window", "sequences");
     json_t *const lines = read_json_lines("task.jsonl");
@@ -308,9 +308,12 @@ static void test_task(void **state) {
         assert_int_equal(json_integer_value(json_object_get(line, "examples")), 5);
         assert_true(json_number_value(json_object_get(line, "accuracy")) >=
                     json_number_value(json_object_get(line, "accuracy_all")));
+        const json_t *const scale = json_object_get(line, "far_scale"); /* of sketched weights alone */
+        assert_true(i < 2 ? json_is_null(scale) : json_number_value(scale) == 0.25);
     }
     json_decref(lines);
     expect_run("info models/polysketch-learned_linear-window", 0);
+    EXPECT_IN("out", "far scale 0.25");
     expect_run("task induction_heads --mechanisms softmax --steps 1 --batch-size 1 --test-lengths 2 " SMALL_TASK, 2);
     EXPECT_IN("err", "--test-lengths: 2 is outside");
     expect_run("task selective_copying --mechanisms softmax --steps 1 --test-lengths 3 " SMALL_TASK, 2);
