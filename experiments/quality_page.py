@@ -4,10 +4,10 @@
     experiments/quality_page.py docs/quality.md              writes the page's tables again from the results
     experiments/quality_page.py --check docs/quality.md ...  fails where a table or a figure in the text is not theirs
 
-A table stands between `<!-- rows CONTEXT STEPS -->` or `<!-- positions CONTEXT STEPS [LENGTH] -->` and `<!-- end -->`
-(the length: of windows that are longer than those of training). Checked in the text are losses with three or four
-decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page without tables they have to be means of rows), and
-accuracies of the synthetic tasks in the section that has their name.
+A table stands between `<!-- rows CONTEXT STEPS [bytes] -->` or `<!-- positions CONTEXT STEPS [bytes] [LENGTH] -->` and
+`<!-- end -->` (bytes: of models of bytes; the length: of windows that are longer than those of training). Checked in the
+text are losses with three or four decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page without tables they
+have to be means of rows), and instead of them accuracies of the synthetic tasks in the section that has their name.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import sys
 import quality
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
-TABLE = re.compile(r"(<!-- (rows|positions) (\d+) (\d+)(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
-LOSS = re.compile(r"(?<![\d.,])[3-6]\.\d{3,4}(?: ± \d\.\d{4})?(?!\.?\d)")
+TABLE = re.compile(r"(<!-- (rows|positions) (\d+) (\d+)( bytes)?(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+LOSS = re.compile(r"(?<![\d.,])[1-6]\.\d{3,4}(?: ± \d\.\d{4})?(?!\.?\d)")
 ACCURACY = re.compile(r"(?<![\d.,])[01]\.\d{3}(?!\.?\d)")
 # The first of the buckets that a table of positions shows; in longer windows than those of training.
 POSITIONS = (8, 48, 96, 256, 512, 1536, 4096)
@@ -29,13 +29,13 @@ LEARNING_RATE = 3e-3
 UNLISTED = ("before/", "scale/")  # have a section of their own
 
 
-def group(results, context, steps, length):
+def group(results, context, steps, of_bytes, length):
     """Row -> its results, the best row first; of the learning rate of all tables. A length: in such longer windows."""
-    for (n, _, t, _, rate, _), rows in quality.groups_of(results).items():
-        if (n, t, rate) == (context, steps, LEARNING_RATE):
+    for (n, vocab_size, t, _, rate, _), rows in quality.groups_of(results).items():
+        if (n, vocab_size == quality.BYTES, t, rate) == (context, of_bytes, steps, LEARNING_RATE):
             there = quality.at_length(rows, length) if length else rows
             return dict(sorted(there.items(), key=lambda item: quality.mean(item[1], "loss")))
-    sys.exit(f"quality_page.py: no result has a context of {context} and {steps} steps")
+    sys.exit(f"quality_page.py: no result{' of bytes' if of_bytes else ''} has a context of {context} and {steps} steps")
 
 
 def loss_cells(rows, row):
@@ -67,8 +67,8 @@ def table_positions(rows, positions):
 
 def written_again(page, results):
     def table(match):
-        before, kind, context, steps, length, after = match.groups()
-        rows = group(results, int(context), int(steps), int(length or 0))
+        before, kind, context, steps, of_bytes, length, after = match.groups()
+        rows = group(results, int(context), int(steps), bool(of_bytes), int(length or 0))
         lines = table_rows(rows) if kind == "rows" else table_positions(rows, POSITIONS_BEYOND if length else POSITIONS)
         return before + "\n".join([*lines, after])
 
@@ -97,12 +97,8 @@ def unmeasured(page, results, tasks):
     section = ""
     for number, line in enumerate(page.splitlines(), 1):
         section = line if line.startswith("## ") else section
-        for figure in LOSS.findall(line):
-            if figure not in measured:
-                yield number, figure
-        for figure in ACCURACY.findall(line) if section == "## Synthetic tasks" else ():
-            if figure not in accuracies:
-                yield number, figure
+        figure, known = (ACCURACY, accuracies) if section == "## Synthetic tasks" else (LOSS, measured)
+        yield from ((number, match) for match in figure.findall(line) if match not in known)
 
 
 def main():

@@ -54,7 +54,7 @@ grep -q "no row is called nothing" "$work/err"
 
 mkdir -p "$work/results/quality"
 cp "$work/study/results.jsonl" "$work/results/quality"
-printf '<!-- rows 32 2 -->\n<!-- end -->\n\n<!-- positions 32 2 64 -->\n<!-- end -->\n' >"$work/page.md"
+printf '<!-- rows 32 2 bytes -->\n<!-- end -->\n\n<!-- positions 32 2 bytes 64 -->\n<!-- end -->\n' >"$work/page.md"
 page() {
     python3 "$(dirname "$script")/quality_page.py" --results "$work/results" "$@" "$work/page.md" >"$work/out" 2>&1
 }
@@ -69,3 +69,5 @@ page && page --check
 expect "rows on the page" "$(grep -c '^| main/softmax | 2 |' "$work/page.md")" 2
 echo "Softmax has 3.1415." >>"$work/page.md"
 refused "with a loss that was not measured"
+sed -i 's/ bytes / /; /3.1415/d' "$work/page.md"
+refused "with a table of tokens that were not bytes"
