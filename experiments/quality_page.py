@@ -58,8 +58,10 @@ def at_position(runs, first):
 
 
 def table_positions(rows, positions):
-    """A line a row: the loss by position, mean over seeds."""
-    shown = [bucket for bucket in rows["main/softmax"][0]["by_position"] if bucket["first"] in positions]
+    """A line a row: the loss by position, mean over seeds; without the last token, one a window is too few."""
+    softmax = rows["main/softmax"][0]
+    shown = [bucket for bucket in softmax["by_position"] if bucket["first"] in positions
+             and bucket["first"] < softmax["context"]]
     return quality.markdown([*LOSSES_HEAD, *(f"{bucket['first']:,} to {bucket['last']:,}" for bucket in shown)],
                             ([*loss_cells(rows, row),
                               *(f"{at_position(rows[row], bucket['first']):.3f}" for bucket in shown)] for row in rows))
