@@ -316,6 +316,27 @@ def table(rows, context):
                            for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss"))))
 
 
+# The rows of a form of attention: of all keys, in a block, in a window, and in a window that costs what the block does.
+EXACT = ("main/{}", "controls/{}, block alone", "controls/{}, window alone",
+         f"controls/{{}}, window b={BLOCK // 3} alone")
+SKETCHED = ("main/{} none", "main/{} block", "main/{} window", f"cost/{{}} window b={BLOCK // 3}")
+FORMS = {"softmax": EXACT, **{f"polynomial p={p}": EXACT for p in (2, 4, 8)}, "performer m=256": EXACT,
+         **{f"{sketch} r={r}": SKETCHED for sketch in ("random", "learned_linear", "learned") for r in (32, 16)}}
+
+
+def table_forms(rows):
+    """A line a form, a column for what it has exactly: held-out loss against softmax of all keys, whose own stands."""
+    softmax = rows["main/softmax"]
+
+    def cell(row):
+        return spread(softmax) if row == "main/softmax" else against(rows.get(row, []), softmax)
+
+    return markdown(["form", "all keys alike", f"exact block of {BLOCK}", f"exact window of {BLOCK}",
+                     f"exact window of {BLOCK // 3}"],
+                    ([name, *(cell(row.format(name)) for row in places)] for name, places in FORMS.items()
+                     if any(row.format(name) in rows for row in places)))
+
+
 def quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
@@ -408,7 +429,10 @@ def report(settings):
         sys.exit(f"quality.py: {settings.output} has no results yet")
     lines = ["Held-out loss in nats per token, with its standard error between seeds.", ""]
     for title, name, context, rows in sections(results):
-        lines += [f"## {title}", "", *table(rows, context), ""]
+        lines += [f"## {title}", ""]
+        if "main/softmax" in rows:
+            lines += ["Held-out loss against softmax of all keys, whose own stands:", "", *table_forms(rows), ""]
+        lines += ["All rows, the best first:", "", *table(rows, context), ""]
         for what, prefix, draw in (("Held-out loss", "losses", draw_losses),
                                    ("Loss by position", "positions", draw_positions)):
             picture = f"{prefix}-{name}.png"

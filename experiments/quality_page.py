@@ -4,10 +4,11 @@
     experiments/quality_page.py docs/quality.md              writes the page's tables again from the results
     experiments/quality_page.py --check docs/quality.md ...  fails where a table or a figure in the text is not theirs
 
-A table stands between `<!-- rows CONTEXT STEPS [bytes] -->` or `<!-- positions CONTEXT STEPS [bytes] [LENGTH] -->` and
-`<!-- end -->` (bytes: of models of bytes; the length: of windows that are longer than those of training). Checked in the
-text are losses with three or four decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page without tables they
-have to be means of rows), and instead of them accuracies of the synthetic tasks in the section that has their name.
+A table stands between `<!-- KIND CONTEXT STEPS [bytes] [LENGTH] -->` and `<!-- end -->`: of kind forms (each against
+softmax, by what it has exactly), rows or positions; of models of bytes; in windows longer than those of training.
+Checked in the text are losses with three or four decimals (whatever reads like 4.323 or 4.3225 ± 0.0025; in a page
+without tables they have to be means of rows), and instead of them accuracies of the synthetic tasks in the section that
+has their name.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import quality
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
-TABLE = re.compile(r"(<!-- (rows|positions) (\d+) (\d+)( bytes)?(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (forms|rows|positions) (\d+) (\d+)( bytes)?(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 LOSS = re.compile(r"(?<![\d.,])[1-6]\.\d{3,4}(?: ± \d\.\d{4})?(?!\.?\d)")
 ACCURACY = re.compile(r"(?<![\d.,])[01]\.\d{3}(?!\.?\d)")
 # The first of the buckets that a table of positions shows; in longer windows than those of training.
@@ -71,7 +72,10 @@ def written_again(page, results):
     def table(match):
         before, kind, context, steps, of_bytes, length, after = match.groups()
         rows = group(results, int(context), int(steps), bool(of_bytes), int(length or 0))
-        lines = table_rows(rows) if kind == "rows" else table_positions(rows, POSITIONS_BEYOND if length else POSITIONS)
+        if kind == "positions":
+            lines = table_positions(rows, POSITIONS_BEYOND if length else POSITIONS)
+        else:
+            lines = quality.table_forms(rows) if kind == "forms" else table_rows(rows)
         return before + "\n".join([*lines, after])
 
     return TABLE.sub(table, page)

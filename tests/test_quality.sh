@@ -38,8 +38,9 @@ study 1 2 --rows main/softmax 'controls/polynomial p=4, window alone'
 expect "results of two rows and two seeds" "$(lines)" 4
 study 1 2 --rows main/softmax
 expect "results after nothing was left to do" "$(lines)" 4
-expect "rows with an error between seeds" "$(grep -c '±' "$work/study/report.md")" 4 # of them 2 in longer windows
+expect "rows with an error between seeds" "$(grep -c '| 2 | .*±' "$work/study/report.md")" 4 # of them 2 in longer windows
 expect "sections in longer windows" "$(grep -c '^## .* in windows of 64$' "$work/study/report.md")" 1
+expect "forms with an error between seeds" "$(grep -Ec '^\| (softmax \| [0-9]|polynomial p=4 \|  \|  \|).* ± ' "$work/study/report.md")" 4
 rm "$work/study/report.md"
 python3 "$script" report --output "$work/study" >"$work/out"
 grep -q 'window alone | 2 |' "$work/study/report.md" || {
@@ -54,7 +55,7 @@ grep -q "no row is called nothing" "$work/err"
 
 mkdir -p "$work/results/quality"
 cp "$work/study/results.jsonl" "$work/results/quality"
-printf '<!-- rows 32 2 bytes -->\n<!-- end -->\n\n<!-- positions 32 2 bytes 64 -->\n<!-- end -->\n' >"$work/page.md"
+printf '<!-- forms 32 2 bytes -->\n<!-- end -->\n\n<!-- rows 32 2 bytes -->\n<!-- end -->\n\n<!-- positions 32 2 bytes 64 -->\n<!-- end -->\n' >"$work/page.md"
 page() {
     python3 "$(dirname "$script")/quality_page.py" --results "$work/results" "$@" "$work/page.md" >"$work/out" 2>&1
 }
@@ -67,6 +68,7 @@ refused() { # WHY
 refused "without its tables"
 page && page --check
 expect "rows on the page" "$(grep -c '^| main/softmax | 2 |' "$work/page.md")" 2
+expect "forms on the page" "$(grep -Ec '^\| (softmax|polynomial p=4) \|' "$work/page.md")" 2
 echo "Softmax has 3.1415." >>"$work/page.md"
 refused "with a loss that was not measured"
 sed -i 's/ bytes / /; /3.1415/d' "$work/page.md"
