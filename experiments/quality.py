@@ -11,7 +11,6 @@ checkpoint. Only the Python standard library is used; pictures need gnuplot.
 """
 
 import argparse
-import collections
 import fnmatch
 import json
 import math
@@ -23,12 +22,13 @@ import subprocess
 import sys
 import time
 
+from quality_pictures import draw_losses, draw_positions, drawn
+from quality_results import BLOCK, BYTES, KEY, key_of, read_results, sections, table, table_forms
+
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 # The model of all rows: 1.8 M parameters on bytes.
 MODEL = {"preset": "mini"}
-BYTES = 256  # the vocabulary that needs no tokenizer
-BLOCK = 64  # b of the grid, an eighth of the main context
 
 
 def form(**options):
@@ -162,24 +162,9 @@ def prepare(settings):
     return (tokens, held_out, "train") if whole else (tokens, tokens, "valid")
 
 
-KEY = ("row", "seed", "context", "vocab_size", "steps", "batch_tokens", "learning_rate", "precision")
-
-
-def key_of(result):
-    """What makes two results the same measurement."""
-    return tuple(result[name] for name in KEY)
-
-
 def key_of_job(settings, row, seed, context):
     return (row, seed, context, settings.vocab_size, settings.steps, settings.batch_tokens, settings.learning_rate,
             settings.precision)
-
-
-def read_results(path):
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def read_metrics(run):
@@ -265,164 +250,6 @@ def run_study(settings):
 # --------------------------------------------------------------------------------------------------------------- report
 
 
-def groups_of(results):
-    """(context, vocabulary, steps, batch tokens, learning rate, precision) -> row -> its results, one a seed."""
-    groups = collections.defaultdict(lambda: collections.defaultdict(list))
-    for result in {key_of(result): result for result in results}.values():
-        groups[key_of(result)[2:]][result["row"]].append(result)
-    return groups
-
-
-def mean(results, key):
-    return statistics.fmean(result[key] for result in results)
-
-
-def spread(results):
-    """Held-out loss with its standard error between seeds; for one seed without."""
-    losses = [result["loss"] for result in results]
-    text = f"{statistics.fmean(losses):.4f}"
-    return f"{text} ± {statistics.stdev(losses) / math.sqrt(len(losses)):.4f}" if len(losses) > 1 else text
-
-
-def against(results, softmax):
-    """Held-out loss against softmax's of the same seed, in per cent, with its standard error between seeds."""
-    twins = {result["seed"]: result["loss"] for result in softmax}
-    parts = [100 * (result["loss"] / twins[result["seed"]] - 1) for result in results if result["seed"] in twins]
-    if not parts:
-        return ""
-    text = f"{statistics.fmean(parts):+.2f}"
-    return f"{text} ± {statistics.stdev(parts) / math.sqrt(len(parts)):.2f} %" if len(parts) > 1 else f"{text} %"
-
-
-def loss_from(results, least):
-    """Mean loss of the targets with at least so many tokens of context."""
-    buckets = [bucket for result in results for bucket in result["by_position"] if bucket["first"] >= least]
-    tokens = sum(bucket["tokens"] for bucket in buckets)
-    return sum(bucket["loss"] * bucket["tokens"] for bucket in buckets) / tokens if tokens else math.nan
-
-
-def markdown(head, rows):
-    """The lines of a table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def table(rows, context):
-    head = ["row", "seeds", "held-out loss", "against softmax", f"from position {context // 2} on", "train loss",
-            "ms a step", "memory"]
-    return markdown(head, ([row, str(len(results)), spread(results), against(results, rows.get("main/softmax", [])),
-                            f"{loss_from(results, context // 2):.4f}", f"{mean(results, 'train_loss'):.4f}",
-                            f"{1e3 * mean(results, 'seconds_per_step'):.0f}",
-                            f"{mean(results, 'memory_bytes') / 2**20:.0f} MiB"]
-                           for row, results in sorted(rows.items(), key=lambda item: mean(item[1], "loss"))))
-
-
-# The rows of a form of attention: of all keys, in a block, in a window, and in a window that costs what the block does.
-EXACT = ("main/{}", "controls/{}, block alone", "controls/{}, window alone",
-         f"controls/{{}}, window b={BLOCK // 3} alone")
-SKETCHED = ("main/{} none", "main/{} block", "main/{} window", f"cost/{{}} window b={BLOCK // 3}")
-FORMS = {"softmax": EXACT, **{f"polynomial p={p}": EXACT for p in (2, 4, 8)}, "performer m=256": EXACT,
-         **{f"{sketch} r={r}": SKETCHED for sketch in ("random", "learned_linear", "learned") for r in (32, 16)}}
-
-
-def table_forms(rows):
-    """A line a form, a column for what it has exactly: held-out loss against softmax of all keys, whose own stands."""
-    softmax = rows["main/softmax"]
-
-    def cell(row):
-        return spread(softmax) if row == "main/softmax" else against(rows.get(row, []), softmax)
-
-    return markdown(["form", "all keys alike", f"exact block of {BLOCK}", f"exact window of {BLOCK}",
-                     f"exact window of {BLOCK // 3}"],
-                    ([name, *(cell(row.format(name)) for row in places)] for name, places in FORMS.items()
-                     if any(row.format(name) in rows for row in places)))
-
-
-def quoted(text):
-    return "'" + text.replace("'", "''") + "'"
-
-
-# Okabe and Ito's palette, as `polysketch plot` has it, and grey.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
-
-
-def gnuplot(script):
-    """False without gnuplot."""
-    if not shutil.which("gnuplot"):
-        return False
-    return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=False).returncode == 0
-
-
-# Rows that pictures leave out: sinusoids are worth so much that nothing else could be told apart beside them, and how
-# the program started once is a matter for tables.
-UNDRAWN = ("positions/", "before/")
-
-
-def drawn(rows):
-    return {row: results for row, results in rows.items() if not row.startswith(UNDRAWN)}
-
-
-def draw_losses(rows, title, path):
-    """Held-out loss of every row, a point a seed, and a line where softmax is."""
-    order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
-    script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
-              f"set output {quoted(path)}", "set tmargin 3",
-              f"set label {quoted(title)} at screen 0.5, screen 0.97 center font 'sans,10'",
-              "set xlabel 'held-out loss [nats per token]'",
-              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "unset key",
-              f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
-              "set ytics (" + ", ".join(f"{quoted(row.split('/', 1)[1])} {y}" for y, row in enumerate(order)) + ")"]
-    if "main/softmax" in rows:
-        x = mean(rows["main/softmax"], "loss")
-        script.append(f"set arrow from {x}, graph 0 to {x}, graph 1 nohead dt 2 lw 2 lc rgb '{COLOURS[1]}'")
-    points = [f"{result['loss']} {y}" for y, row in enumerate(order) for result in rows[row]]
-    means = [f"{mean(rows[row], 'loss')} {y}" for y, row in enumerate(order)]
-    return gnuplot([*script, "$seeds << END", *points, "END", "$means << END", *means, "END",
-                    f"plot $seeds with points pt 6 ps 1 lc rgb '{COLOURS[7]}', "
-                    f"$means with points pt 7 ps 1.4 lc rgb '{COLOURS[0]}'"])
-
-
-def draw_positions(rows, title, path):
-    """Loss by position of the best rows and of softmax."""
-    best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
-    shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
-    script = [f"set terminal pngcairo noenhanced size 1000,{520 + 19 * len(shown)} font 'sans,12'",
-              f"set output {quoted(path)}", f"set title {quoted(title)}", "set border 3", "set tics nomirror",
-              "set xlabel 'tokens of context' offset 0, 0.5", "set ylabel 'loss [nats per token]'", "set logscale x 2",
-              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set key below left reverse Left",
-              *(f"set linetype {i + 1} lc rgb '{colour}'" for i, colour in enumerate(COLOURS))]
-    plots = []
-    for number, row in enumerate(shown):
-        points = collections.defaultdict(list)
-        for result in rows[row]:
-            for bucket in result["by_position"]:
-                # The first tokens' losses would hide all differences; the last bucket is one token a window: too few.
-                if 16 <= bucket["first"] < result["context"]:
-                    points[(bucket["first"] + bucket["last"]) / 2].append(bucket["loss"])
-        script += [f"$row{number} << END"] + [f"{x} {statistics.fmean(y)}" for x, y in sorted(points.items())] + ["END"]
-        plots.append(f"$row{number} with linespoints lw 2 title {quoted(row)}")
-    return gnuplot([*script, "plot " + ", ".join(plots)])
-
-
-def at_length(rows, length):
-    """The rows that were evaluated in longer windows too, with the losses that they have there."""
-    longer = {row: [{**result, **figures} for result in results for figures in result.get("longer", [])
-                    if figures["context"] == length] for row, results in rows.items()}
-    return {row: results for row, results in longer.items() if results}
-
-
-def sections(results):
-    """(title, end of the pictures' names, context, rows) of each group, and of it in the longer windows."""
-    for group, rows in sorted(groups_of(results).items()):
-        context, vocab_size, steps, batch_tokens, learning_rate, precision = group
-        title = (f"{'Bytes' if vocab_size == BYTES else f'{vocab_size} tokens'}, context {context}, {steps} steps of "
-                 f"{batch_tokens}, learning rate {learning_rate:g}, {precision}")
-        name = f"{vocab_size}-{context}-{steps}-{learning_rate:g}-{precision}"
-        yield title, name, context, rows
-        lengths = {figures["context"] for runs in rows.values() for run in runs for figures in run.get("longer", [])}
-        for length in sorted(lengths):
-            yield f"{title}, in windows of {length}", f"{name}-at-{length}", length, at_length(rows, length)
-
-
 def report(settings):
     results = read_results(os.path.join(settings.output, "results.jsonl"))
     if not results:
@@ -431,7 +258,7 @@ def report(settings):
     for title, name, context, rows in sections(results):
         lines += [f"## {title}", ""]
         if "main/softmax" in rows:
-            lines += ["Held-out loss against softmax of all keys, whose own stands:", "", *table_forms(rows), ""]
+            lines += ["Held-out loss against softmax of all keys, which is given in nats:", "", *table_forms(rows), ""]
         lines += ["All rows, the best first:", "", *table(rows, context), ""]
         for what, prefix, draw in (("Held-out loss", "losses", draw_losses),
                                    ("Loss by position", "positions", draw_positions)):

@@ -17,7 +17,8 @@ import re
 import statistics
 import sys
 
-import quality
+from quality_results import (BYTES, against, at_length, groups_of, loss_from, markdown, mean, read_results, sections,
+                             spread, table_forms)
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
 TABLE = re.compile(r"(<!-- (forms|rows|positions) (\d+) (\d+)( bytes)?(?: (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -32,15 +33,15 @@ UNLISTED = ("before/", "scale/")  # have a section of their own
 
 def group(results, context, steps, of_bytes, length):
     """Row -> its results, the best row first; of the learning rate of all tables. A length: in such longer windows."""
-    for (n, vocab_size, t, _, rate, _), rows in quality.groups_of(results).items():
-        if (n, vocab_size == quality.BYTES, t, rate) == (context, of_bytes, steps, LEARNING_RATE):
-            there = quality.at_length(rows, length) if length else rows
-            return dict(sorted(there.items(), key=lambda item: quality.mean(item[1], "loss")))
+    for (n, vocab_size, t, _, rate, _), rows in groups_of(results).items():
+        if (n, vocab_size == BYTES, t, rate) == (context, of_bytes, steps, LEARNING_RATE):
+            there = at_length(rows, length) if length else rows
+            return dict(sorted(there.items(), key=lambda item: mean(item[1], "loss")))
     sys.exit(f"quality_page.py: no result{' of bytes' if of_bytes else ''} has a context of {context} and {steps} steps")
 
 
 def loss_cells(rows, row):
-    return [row, str(len(rows[row])), quality.spread(rows[row]), quality.against(rows[row], rows["main/softmax"])]
+    return [row, str(len(rows[row])), spread(rows[row]), against(rows[row], rows["main/softmax"])]
 
 
 LOSSES_HEAD = ["row", "seeds", "held-out loss", "against softmax"]
@@ -49,9 +50,9 @@ LOSSES_HEAD = ["row", "seeds", "held-out loss", "against softmax"]
 def table_rows(rows):
     """A line a row, but for those that a section of their own compares."""
     half = rows["main/softmax"][0]["context"] // 2
-    return quality.markdown([*LOSSES_HEAD, f"from position {half} on"],
-                            ([*loss_cells(rows, row), f"{quality.loss_from(rows[row], half):.4f}"]
-                             for row in rows if not row.startswith(UNLISTED)))
+    return markdown([*LOSSES_HEAD, f"from position {half} on"],
+                    ([*loss_cells(rows, row), f"{loss_from(rows[row], half):.4f}"]
+                     for row in rows if not row.startswith(UNLISTED)))
 
 
 def at_position(runs, first):
@@ -63,9 +64,9 @@ def table_positions(rows, positions):
     softmax = rows["main/softmax"][0]
     shown = [bucket for bucket in softmax["by_position"] if bucket["first"] in positions
              and bucket["first"] < softmax["context"]]
-    return quality.markdown([*LOSSES_HEAD, *(f"{bucket['first']:,} to {bucket['last']:,}" for bucket in shown)],
-                            ([*loss_cells(rows, row),
-                              *(f"{at_position(rows[row], bucket['first']):.3f}" for bucket in shown)] for row in rows))
+    return markdown([*LOSSES_HEAD, *(f"{bucket['first']:,} to {bucket['last']:,}" for bucket in shown)],
+                    ([*loss_cells(rows, row),
+                      *(f"{at_position(rows[row], bucket['first']):.3f}" for bucket in shown)] for row in rows))
 
 
 def written_again(page, results):
@@ -75,7 +76,7 @@ def written_again(page, results):
         if kind == "positions":
             lines = table_positions(rows, POSITIONS_BEYOND if length else POSITIONS)
         else:
-            lines = quality.table_forms(rows) if kind == "forms" else table_rows(rows)
+            lines = table_forms(rows) if kind == "forms" else table_rows(rows)
         return before + "\n".join([*lines, after])
 
     return TABLE.sub(table, page)
@@ -84,13 +85,13 @@ def written_again(page, results):
 def measured_losses(results, detail):
     """Every way to write a row's mean loss; in detail also those of single runs and at positions."""
     known = set()
-    for _, _, _, rows in quality.sections(results):
+    for _, _, _, rows in sections(results):
         for row in rows.values():
-            known.add(quality.spread(row))
+            known.add(spread(row))
             for some in (row, *([run] for run in row if detail)):
-                numbers = [quality.mean(some, "loss")]
+                numbers = [mean(some, "loss")]
                 if detail:
-                    numbers.append(quality.loss_from(some, some[0]["context"] // 2))
+                    numbers.append(loss_from(some, some[0]["context"] // 2))
                     numbers += [at_position(some, bucket["first"]) for bucket in some[0]["by_position"]]
                 known |= {f"{number:.{digits}f}" for number in numbers for digits in (3, 4)}
     return known
@@ -113,7 +114,7 @@ def main():
     parser.add_argument("--results", default=RESULTS, help="folder of quality/results.jsonl and tasks.jsonl")
     parser.add_argument("pages", nargs="+")
     settings = parser.parse_args()
-    results, tasks = (quality.read_results(os.path.join(settings.results, name))
+    results, tasks = (read_results(os.path.join(settings.results, name))
                       for name in ("quality/results.jsonl", "tasks.jsonl"))
     wrong = []
     for path in settings.pages:
