@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 
-from quality_pictures import draw_losses, draw_positions, drawn
+from quality_pictures import draw_losses, draw_positions
 from quality_results import BLOCK, BYTES, KEY, key_of, read_results, sections, table, table_forms
 
 # ----------------------------------------------------------------------------------------------------------------- rows
@@ -263,7 +263,7 @@ def report(settings):
         for what, prefix, draw in (("Held-out loss", "losses", draw_losses),
                                    ("Loss by position", "positions", draw_positions)):
             picture = f"{prefix}-{name}.png"
-            if draw(drawn(rows), f"{what}. {title}", os.path.join(settings.output, picture)):
+            if draw(rows, f"{what}. {title}", os.path.join(settings.output, picture)):
                 lines += [f"![{what}]({picture})", ""]
     path = os.path.join(settings.output, "report.md")
     with open(path, "w", encoding="utf-8") as file:

@@ -28,32 +28,48 @@ def gnuplot(script):
 UNDRAWN = ("positions/", "before/")
 
 
-def drawn(rows):
-    return {row: results for row, results in rows.items() if not row.startswith(UNDRAWN)}
+def drawn(rows, *more):
+    return {row: results for row, results in rows.items() if not row.startswith((*UNDRAWN, *more))}
+
+
+KINDS = ("sketch beside an exact part", "exact part alone", "all keys alike")
+
+
+def kind(row):
+    """Of KINDS, what a row is."""
+    if row.endswith(" alone"):
+        return KINDS[1]
+    return KINDS[0] if " block" in row or " window" in row else KINDS[2]
 
 
 def draw_losses(rows, title, path):
-    """Held-out loss of every row, a point a seed, and a line where softmax is."""
+    """Held-out loss of every row but those of scale/, a point a seed, and a line where softmax is."""
+    rows = drawn(rows, "scale/")
     order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
     script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
               f"set output {quoted(path)}", "set tmargin 3",
               f"set label {quoted(title)} at screen 0.5, screen 0.97 center font 'sans,10'",
               "set xlabel 'held-out loss [nats per token]'",
-              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "unset key",
+              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "set key top right reverse Left opaque",
               f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
               "set ytics (" + ", ".join(f"{quoted(row.split('/', 1)[1])} {y}" for y, row in enumerate(order)) + ")"]
     if "main/softmax" in rows:
         x = mean(rows["main/softmax"], "loss")
-        script.append(f"set arrow from {x}, graph 0 to {x}, graph 1 nohead dt 2 lw 2 lc rgb '{COLOURS[1]}'")
-    points = [f"{result['loss']} {y}" for y, row in enumerate(order) for result in rows[row]]
-    means = [f"{mean(rows[row], 'loss')} {y}" for y, row in enumerate(order)]
-    return gnuplot([*script, "$seeds << END", *points, "END", "$means << END", *means, "END",
-                    f"plot $seeds with points pt 6 ps 1 lc rgb '{COLOURS[7]}', "
-                    f"$means with points pt 7 ps 1.4 lc rgb '{COLOURS[0]}'"])
+        script.append(f"set arrow from {x}, graph 0 to {x}, graph 1 nohead dt 2 lw 2 lc rgb '{COLOURS[2]}'")
+    plots = []
+    for number, name in enumerate(KINDS):
+        of_kind = [(y, rows[row]) for y, row in enumerate(order) if kind(row) == name]
+        script += [f"$seeds{number} << END", *(f"{run['loss']} {y}" for y, runs in of_kind for run in runs), "END",
+                   f"$means{number} << END", *(f"{mean(runs, 'loss')} {y}" for y, runs in of_kind), "END"]
+        if of_kind:
+            plots += [f"$seeds{number} with points pt 6 ps 1 lc rgb '{COLOURS[7]}' notitle",
+                      f"$means{number} with points pt 7 ps 1.4 lc rgb '{COLOURS[number]}' title {quoted(name)}"]
+    return gnuplot([*script, "plot " + ", ".join(plots)])
 
 
 def draw_positions(rows, title, path):
     """Loss by position of the best rows and of softmax."""
+    rows = drawn(rows)
     best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
     shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
     script = [f"set terminal pngcairo noenhanced size 1000,{520 + 19 * len(shown)} font 'sans,12'",
