@@ -43,14 +43,17 @@ def kind(row):
 
 
 def draw_losses(rows, title, path):
-    """Held-out loss of every row but those of scale/, a point a seed, and a line where softmax is."""
+    """Held-out loss of every row but those of scale/ (too many), a point a seed, and a line where softmax is."""
     rows = drawn(rows, "scale/")
+    if not rows:
+        return False
     order = sorted(rows, key=lambda row: -mean(rows[row], "loss"))
     script = [f"set terminal pngcairo noenhanced size 1000,{140 + 24 * len(order)} font 'sans,12'",
               f"set output {quoted(path)}", "set tmargin 3",
               f"set label {quoted(title)} at screen 0.5, screen 0.97 center font 'sans,10'",
               "set xlabel 'held-out loss [nats per token]'",
-              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror", "set key top right reverse Left opaque",
+              "set grid lt 1 lw 1 lc rgb '#dddddd'", "set border 1", "set tics nomirror",
+              "set key top right reverse Left opaque",
               f"set yrange [-0.7:{len(order) - 0.3}]", "set offsets graph 0.03, graph 0.03, 0, 0",
               "set ytics (" + ", ".join(f"{quoted(row.split('/', 1)[1])} {y}" for y, row in enumerate(order)) + ")"]
     if "main/softmax" in rows:
@@ -70,6 +73,8 @@ def draw_losses(rows, title, path):
 def draw_positions(rows, title, path):
     """Loss by position of the best rows and of softmax."""
     rows = drawn(rows)
+    if not rows:
+        return False
     best = sorted(rows, key=lambda row: mean(rows[row], "loss"))[:7]
     shown = best + [row for row in rows if row not in best and (row == "main/softmax" or row.startswith("controls/"))]
     script = [f"set terminal pngcairo noenhanced size 1000,{520 + 19 * len(shown)} font 'sans,12'",
