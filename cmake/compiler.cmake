@@ -8,6 +8,10 @@ endif()
 if(PSK_SANITIZE)
     target_compile_options(psk_options INTERFACE -fsanitize=${PSK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(psk_options INTERFACE -fsanitize=${PSK_SANITIZE})
+    # gcc's frames for finding uses after return, on by default from gcc 13 on, break the alignment of 64-byte vectors.
+    if(PSK_SANITIZE MATCHES "address" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
+        target_compile_options(psk_options INTERFACE "SHELL:--param asan-use-after-return=0")
+    endif()
 endif()
 
 # gcc 12 for aarch64 ends with an internal error ("in vect_transform_reduction") when it vectorises a loop that keeps the
