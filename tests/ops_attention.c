@@ -243,7 +243,13 @@ OPS_TEST(append_one, 1);
 
 static const int64_t cases_normalise_forward[][OPS_MAX_SIZES] = {NORMALISE_CASES};
 
-/* variant 1: beta 0, and every third row without any weight */
+/* Makes row 0 of every three as if no weight had been seen (variant 1), or weights below the smallest normal float
+ * (variant 2), whose inverse is infinite. */
+static float third_row_factor(int64_t variant, int64_t row) {
+    return row % 3 != 0 || variant == 0 ? 1 : variant == 1 ? 0 : 1e-39F;
+}
+
+/* variants 1 and 2: beta 0 */
 static psk_status run_normalise_forward(ops_run *run, const int64_t *s, int64_t variant) {
     const int64_t rows = s[0] * s[1], d = s[2];
     const ops_layout out_layout = tiles(s[0], s[1], d, s[3]), den_layout = columns(s[0], s[1], s[4]);
@@ -251,31 +257,33 @@ static psk_status run_normalise_forward(ops_run *run, const int64_t *s, int64_t 
     float *out = ops_new(run, "out", OPS_OUTPUT, out_layout), *den = ops_new(run, "den", OPS_OUTPUT, den_layout);
     for (int64_t i = 0; i < rows; i++) {
         o1[i * (d + 1) + d] = fabsf(o1[i * (d + 1) + d]) + 0.5F;
-        for (int64_t j = 0; variant == 1 && i % 3 == 0 && j <= d; j++)
-            o1[i * (d + 1) + j] = 0;
+        for (int64_t j = 0; j <= d; j++)
+            o1[i * (d + 1) + j] *= third_row_factor(variant, i);
     }
     ops_rounding(run, out, 4, 0);
     ops_exact_zeros(run, out);
     OPS_CALL(run, normalise_forward, .batch = s[0], .rows = s[1], .d = d, .out_stride = out_layout.stride,
-             .den_stride = den_layout.stride, .o1 = o1, .out = out, .den = den, .beta = variant == 1 ? 0 : 1);
+             .den_stride = den_layout.stride, .o1 = o1, .out = out, .den = den, .beta = variant == 0 ? 1 : 0);
     return PSK_OK;
 }
 
-OPS_TEST(normalise_forward, 2);
+OPS_TEST(normalise_forward, 3);
 
 static const int64_t cases_normalise_backward[][OPS_MAX_SIZES] = {NORMALISE_CASES};
 
-/* variant 1: every third row has the denominator 0 */
+/* dout is small, so that dividing it by 1e-39 does not overflow. */
 static psk_status run_normalise_backward(ops_run *run, const int64_t *s, int64_t variant) {
     const int64_t d = s[2];
     const ops_layout out_layout = tiles(s[0], s[1], d, s[3]), den_layout = columns(s[0], s[1], s[4]);
-    const float *dout = ops_new(run, "dout", OPS_INPUT, out_layout), *out = ops_new(run, "out", OPS_INPUT, out_layout);
-    float *den = ops_new(run, "den", OPS_INPUT, den_layout),
+    const float *out = ops_new(run, "out", OPS_INPUT, out_layout);
+    float *dout = ops_new(run, "dout", OPS_INPUT, out_layout), *den = ops_new(run, "den", OPS_INPUT, den_layout),
           *dn1 = ops_new(run, "dn1", OPS_OUTPUT, ops_packed(s[0] * s[1], d + 1));
     for (int64_t g = 0; g < s[0]; g++)
         for (int64_t i = 0; i < s[1]; i++) {
             float *here = &den[g * den_layout.stride + i];
-            *here = variant == 1 && i % 3 == 0 ? 0 : fabsf(*here) + 0.5F;
+            *here = (fabsf(*here) + 0.5F) * third_row_factor(variant, i);
+            for (int64_t j = 0; j < d; j++)
+                dout[g * out_layout.stride + i * d + j] *= 0x1p-10F;
         }
     ops_rounding(run, dn1, 6, d);
     ops_exact_zeros(run, dn1);
@@ -298,7 +306,7 @@ static psk_status gradient_normalise_backward(ops_gradient *g, const int64_t *s)
     return PSK_OK;
 }
 
-OPS_TEST_GRADIENT(normalise_backward, 2);
+OPS_TEST_GRADIENT(normalise_backward, 3);
 
 /* batch, rows, cols, d, offset, factor on s */
 static const int64_t cases_softmax_tile_forward[][OPS_MAX_SIZES] = {

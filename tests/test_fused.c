@@ -102,7 +102,14 @@ static void fill_state(const fused_case *c, float size, float *state) {
     psk_test_free(v);
 }
 
-static psk_attention_tensors random_inputs(const fused_case *c, float magnify) {
+/* Factors on random inputs. */
+typedef struct input_sizes {
+    float qk, ab, v, dout; /* dout: of dstate1 too */
+} input_sizes;
+
+static const input_sizes unit_sizes = {1, 1, 1, 1};
+
+static psk_attention_tensors random_inputs(const fused_case *c, input_sizes size) {
     psk_attention_tensors t = {0};
 #define X(name, count)                                                                                                 \
     float *name = (count) > 0 ? psk_test_random(count, SEED, #name) : NULL;                                            \
@@ -110,11 +117,13 @@ static psk_attention_tensors random_inputs(const fused_case *c, float magnify) {
     INPUTS(X)
 #undef X
     const float qk = factor_size(c, c->config.degree, c->shape.h), ab = factor_size(c, 2, c->shape.r + 1);
-    scale(q, QK(c, QUERIES(c) * c->shape.h), qk * magnify);
-    scale(k, QK(c, KEYS(c) * c->shape.h), qk * magnify);
-    scale(v, KEYS(c) * c->shape.d, magnify);
-    scale(a, QUERIES(c) * c->shape.r, ab * magnify);
-    scale(b, KEYS(c) * c->shape.r, ab * magnify);
+    scale(q, QK(c, QUERIES(c) * c->shape.h), qk * size.qk);
+    scale(k, QK(c, KEYS(c) * c->shape.h), qk * size.qk);
+    scale(v, KEYS(c) * c->shape.d, size.v);
+    scale(a, QUERIES(c) * c->shape.r, ab * size.ab);
+    scale(b, KEYS(c) * c->shape.r, ab * size.ab);
+    scale(dout, QUERIES(c) * c->shape.d, size.dout);
+    scale(dstate1, STATE(c), size.dout);
     if (state0 != NULL)
         fill_state(c, ab, state0);
     return t;
@@ -210,7 +219,7 @@ static void float32_equals_the_composed_form(void **state) {
         for (int64_t v = 0; here && v < COUNT(variants); v++)
             for (int64_t s = 0; s < COUNT(sizes); s++) {
                 const fused_case c = make_case(v, s);
-                psk_attention_tensors inputs = random_inputs(&c, 1.0f);
+                psk_attention_tensors inputs = random_inputs(&c, unit_sizes);
                 psk_attention_tensors want = run(&c, &inputs, COMPOSED, PSK_PRECISION_F32, false, 2);
                 psk_attention_tensors got = run(&c, &inputs, FUSED, PSK_PRECISION_F32, false, 2);
                 failures += compare(&c, &got, &want);
@@ -259,7 +268,7 @@ static void bits_do_not_depend_on_threads(void **state) {
     for (int64_t i = 0; i < COUNT(variants) * 3 * 2; i++) {
         const fused_case c = threads_case(i / 6, i / 2 % 3);
         const psk_precision precision = i % 2 == 0 ? PSK_PRECISION_F32 : PSK_PRECISION_BF16;
-        psk_attention_tensors inputs = random_inputs(&c, 1.0f);
+        psk_attention_tensors inputs = random_inputs(&c, unit_sizes);
         psk_attention_tensors want = run(&c, &inputs, FUSED, precision, false, 1);
         for (int64_t t = 0; t < COUNT(threads); t++) {
             psk_attention_tensors got = run(&c, &inputs, FUSED, precision, false, threads[t]);
@@ -331,7 +340,7 @@ static void bfloat16_is_near_the_definition(void **state) {
     for (int64_t v = 0; v < COUNT(variants); v++)
         for (int64_t s = 0; s < COUNT(sizes); s++) {
             const fused_case c = make_case(v, s);
-            psk_attention_tensors inputs = random_inputs(&c, 1.0f), want = by_definition(&c, &inputs);
+            psk_attention_tensors inputs = random_inputs(&c, unit_sizes), want = by_definition(&c, &inputs);
             failures += check_bf16(&c, &inputs, &want);
             free_tensors(&inputs);
             free_tensors(&want);
@@ -362,11 +371,54 @@ static void bfloat16_is_finite_with_large_activations(void **state) {
     for (int64_t v = 0; v < COUNT(variants); v++)
         for (int64_t s = 0; s < COUNT(sizes); s++) {
             const fused_case c = make_case(v, s);
-            psk_attention_tensors inputs = random_inputs(&c, c.config.degree > 4 ? 30.0f : 1000.0f);
+            const float magnify = c.config.degree > 4 ? 30.0f : 1000.0f;
+            psk_attention_tensors inputs = random_inputs(&c, (input_sizes){magnify, magnify, magnify, 1});
             psk_attention_tensors t = run(&c, &inputs, FUSED, PSK_PRECISION_BF16, false, 2);
             failures += count_infinite(&c, &t);
             free_tensors(&inputs);
             free_tensors(&t);
+        }
+    assert_int_equal(failures, 0);
+}
+
+/* Gradients with weights of 1e24, as degree 16 gives them, for an output gradient that is 2^-60 of the other. */
+static int compare_scaled_gradients(const fused_case *c, psk_precision precision) {
+    const input_sizes large = {5.6f, 5.6e5f, 1, 1}, small = {5.6f, 5.6e5f, 1, 0x1p-60f};
+    psk_attention_tensors inputs = random_inputs(c, large), small_inputs = random_inputs(c, small);
+    psk_attention_tensors want = run(c, &inputs, FUSED, precision, false, 2),
+                          got = run(c, &small_inputs, FUSED, precision, false, 2);
+    int failures = 0;
+#define X(name, count)                                                                                                 \
+    if ((count) > 0 && #name[0] == 'd') {                                                                              \
+        scale(got.name, count, 0x1p60f);                                                                               \
+        const double error = psk_test_relative_rms(got.name, want.name, count);                                        \
+        if (!(error <= F32_LIMIT)) {                                                                                   \
+            describe(c, #name, error, F32_LIMIT);                                                                      \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    }
+    OUTPUTS(X)
+#undef X
+    free_tensors(&inputs);
+    free_tensors(&small_inputs);
+    free_tensors(&want);
+    free_tensors(&got);
+    return failures;
+}
+
+/* Both are scaled by a power of two, which changes no bit of anything that is neither too large nor too small. */
+static void small_gradients_are_not_lost(void **state) {
+    (void)state;
+    const psk_precision last = device_has_bf16() ? PSK_PRECISION_BF16 : PSK_PRECISION_F32;
+    int failures = 0;
+    for (int64_t v = 0; v < COUNT(variants); v++)
+        for (int64_t s = 0; s < COUNT(sizes); s++) {
+            fused_case c = make_case(v, s);
+            if (c.config.mechanism == PSK_SOFTMAX)
+                continue;
+            c.config.degree = 16;
+            for (psk_precision precision = PSK_PRECISION_F32; precision <= last; precision++)
+                failures += compare_scaled_gradients(&c, precision);
         }
     assert_int_equal(failures, 0);
 }
@@ -503,14 +555,13 @@ static void bfloat16_is_near_the_golden_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(float32_equals_the_composed_form),
-        cmocka_unit_test(bits_do_not_depend_on_threads),
-        cmocka_unit_test(bfloat16_is_near_the_definition),
-        cmocka_unit_test(bfloat16_is_finite_with_large_activations),
-        cmocka_unit_test(bfloat16_is_near_the_golden_files),
+        cmocka_unit_test(float32_equals_the_composed_form), cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(bfloat16_is_near_the_definition),  cmocka_unit_test(bfloat16_is_finite_with_large_activations),
+        cmocka_unit_test(small_gradients_are_not_lost),     cmocka_unit_test(bfloat16_is_near_the_golden_files),
     };
     const struct CMUnitTest vectors[] = {
         cmocka_unit_test(bfloat16_is_near_the_definition),
+        cmocka_unit_test(small_gradients_are_not_lost),
         cmocka_unit_test(bfloat16_is_near_the_golden_files),
     };
     int failures = cmocka_run_group_tests_name("fused", tests, NULL, NULL);

@@ -202,6 +202,21 @@ static int64_t integer_value(const psk_model_config *config, const psk_config_in
     return *(const int64_t *)(const void *)((const char *)config + field->offset);
 }
 
+/* Scores of LayerNormed rows reach h, weights h^p: a sum of tens of thousands of them has to fit a float. */
+#define PSK_MOST_WEIGHT_BITS 112
+
+static psk_status check_degree(const psk_attention_config *attention, int64_t h) {
+    const bool powers = attention->mechanism == PSK_POLYNOMIAL || attention->mechanism == PSK_POLYSKETCH;
+    const int64_t most = h > 1 ? (int64_t)(PSK_MOST_WEIGHT_BITS / log2((double)h)) / 2 * 2 : INT64_MAX;
+    if (powers && attention->degree > most)
+        return psk_fail(
+            PSK_ERROR_ARGUMENT,
+            "degree is %lld, but weights of heads of %lld numbers reach %lld^%lld, more than float32 holds; "
+            "take a degree of up to %lld, or smaller heads",
+            (long long)attention->degree, (long long)h, (long long)h, (long long)attention->degree, (long long)most);
+    return PSK_OK;
+}
+
 psk_status psk_model_config_check(const psk_model_config *config) {
     if (psk_mechanism_name(config->attention.mechanism) == NULL)
         return psk_fail(PSK_ERROR_ARGUMENT, "attention %d is no mechanism", (int)config->attention.mechanism);
@@ -226,6 +241,7 @@ psk_status psk_model_config_check(const psk_model_config *config) {
         return psk_fail(PSK_ERROR_ARGUMENT, "attention direction is %d, a model's must be causal (%d)",
                         (int)config->attention.direction, (int)PSK_CAUSAL);
     PSK_TRY(psk_attention_config_check(&config->attention));
+    PSK_TRY(check_degree(&config->attention, psk_config_head_size(config)));
     if (config->far_gain && config->attention.mechanism != PSK_POLYSKETCH)
         return psk_fail(PSK_ERROR_ARGUMENT,
                         "far_gain is true, but attention is %s: only polysketch has sketched weights",
