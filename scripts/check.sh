@@ -17,7 +17,13 @@ sources() {
     find include src programs examples tests bench experiments \( -name '*.[ch]' -o -name '*.cc' \) -print0
 }
 
+# Versions of clang-format differ in small things.
+format_version=14
 formatting() {
+    clang-format --version | grep -q "version $format_version\." || {
+        echo "skipped: the sources follow clang-format $format_version, here is $(clang-format --version)"
+        return 0
+    }
     sources | xargs -0 clang-format --dry-run -Werror
 }
 

@@ -412,7 +412,7 @@ static void test_new_weights(void **state) {
             PSK_TEST_OK(psk_sketch_forward(device, &config.attention, H, ROWS, x, &layer.sketch, s, workspace));
             const double scale = second_moment(s, ROWS * R); /* <s,s> / r */
             printf("  %-36s <s,s> / r = %.2f\n", fixture_name(form), scale);
-            const double want = config.attention.sketch == PSK_SKETCH_LEARNED ? 1 : (double)(H * H) / R;
+            const double want = config.attention.sketch == PSK_SKETCH_LEARNED ? 1 : (double)(H * H) / (double)R;
             assert_true(scale > 0.5 * want && scale < 2 * want);
             psk_test_free(workspace);
             psk_test_free(s);
