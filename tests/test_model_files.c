@@ -139,6 +139,26 @@ static void expect_unwritten_far_scale(const char *path) {
     }
 }
 
+/* What a form does not use is written all the same, so it has to be what can be read. */
+static void expect_unused_fields_to_survive(const char *path) {
+    psk_model_config config, again;
+    PSK_TEST_OK(psk_model_config_preset("tiny", &config));
+    config.attention.mechanism = PSK_SOFTMAX;
+    config.attention.block_size = 0;
+    config.attention.sketch_size = 1 << 30;
+    PSK_TEST_OK(psk_model_config_write(path, &config));
+    PSK_TEST_OK(psk_model_config_read(path, &again));
+    assert_int_equal(again.attention.block_size, 0);
+    assert_int_equal(again.attention.sketch_size, 1 << 30);
+    config.attention.block_size = -5;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "block_size is -5");
+    config.attention.block_size = 1;
+    config.attention.far_scale = -1;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "far_scale is -1");
+    config.attention.far_scale = NAN;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "far_scale is nan");
+}
+
 static void test_configs_are_checked(void **state) {
     (void)state;
     char *folder = psk_test_folder(), *path = in(folder, "config.json");
@@ -180,6 +200,7 @@ static void test_configs_are_checked(void **state) {
     assert_true(config.position_scale == 1); /* as before there was this key */
     expect_local_only_to_be_said(path);
     expect_unwritten_far_scale(path);
+    expect_unused_fields_to_survive(path);
     config = fixture_config(7);
     config.attention.degree = 6; /* p/2 = 3 is no power of two */
     PSK_TEST_FAILS(psk_model_config_check(&config), PSK_ERROR_ARGUMENT, "degree", "6");

@@ -202,6 +202,23 @@ static int64_t integer_value(const psk_model_config *config, const psk_config_in
     return *(const int64_t *)(const void *)((const char *)config + field->offset);
 }
 
+/* The real numbers: key and field. */
+static const struct {
+    const char *key;
+    size_t offset;
+} psk_config_reals[] = {{"position_scale", offsetof(psk_model_config, position_scale)},
+                        {"denominator_bias", offsetof(psk_model_config, attention.denominator_bias)},
+                        {"far_scale", offsetof(psk_model_config, attention.far_scale)}};
+#define PSK_REAL_COUNT (sizeof psk_config_reals / sizeof psk_config_reals[0])
+
+static float *real_field(psk_model_config *config, size_t i) {
+    return (float *)(void *)((char *)config + psk_config_reals[i].offset);
+}
+
+static float real_value(const psk_model_config *config, size_t i) {
+    return *(const float *)(const void *)((const char *)config + psk_config_reals[i].offset);
+}
+
 /* Scores of LayerNormed rows reach h, weights h^p: a sum of tens of thousands of them has to fit a float. */
 #define PSK_MOST_WEIGHT_BITS 112
 
@@ -224,13 +241,17 @@ psk_status psk_model_config_check(const psk_model_config *config) {
         const psk_config_integer *field = &psk_config_integers[i];
         const int64_t value = integer_value(config, field);
         const bool used = field->used_by & used_by_form(&config->attention);
-        if (used && (value < field->low || value > field->high))
+        const int64_t low = used ? field->low : 0; /* what is written into config.json can be read again */
+        if (value < low || (used && value > field->high))
             return psk_fail(PSK_ERROR_ARGUMENT, "%s is %lld, must be %lld ... %lld", field->key, (long long)value,
-                            (long long)field->low, (long long)field->high);
+                            (long long)low, (long long)field->high);
     }
-    if (!(config->position_scale >= 0 && config->position_scale <= FLT_MAX))
-        return psk_fail(PSK_ERROR_ARGUMENT, "position_scale is %g, must be finite and not negative",
-                        (double)config->position_scale);
+    for (size_t i = 0; i < PSK_REAL_COUNT; i++) {
+        const float value = real_value(config, i);
+        if (!(value >= 0 && value <= FLT_MAX))
+            return psk_fail(PSK_ERROR_ARGUMENT, "%s is %g, must be finite and not negative", psk_config_reals[i].key,
+                            (double)value);
+    }
     if (config->n_embd % config->n_head != 0)
         return psk_fail(PSK_ERROR_ARGUMENT, "n_head is %lld, must divide n_embd (%lld)", (long long)config->n_head,
                         (long long)config->n_embd);
@@ -297,23 +318,6 @@ static int *flag_field(psk_model_config *config, size_t i) {
 
 static int flag_value(const psk_model_config *config, size_t i) {
     return *(const int *)(const void *)((const char *)config + psk_config_flags[i].offset);
-}
-
-/* The real numbers: key and field. */
-static const struct {
-    const char *key;
-    size_t offset;
-} psk_config_reals[] = {{"position_scale", offsetof(psk_model_config, position_scale)},
-                        {"denominator_bias", offsetof(psk_model_config, attention.denominator_bias)},
-                        {"far_scale", offsetof(psk_model_config, attention.far_scale)}};
-#define PSK_REAL_COUNT (sizeof psk_config_reals / sizeof psk_config_reals[0])
-
-static float *real_field(psk_model_config *config, size_t i) {
-    return (float *)(void *)((char *)config + psk_config_reals[i].offset);
-}
-
-static float real_value(const psk_model_config *config, size_t i) {
-    return *(const float *)(const void *)((const char *)config + psk_config_reals[i].offset);
 }
 
 static bool is_known_key(const char *key) {
