@@ -31,7 +31,8 @@ serve_cache *serve_cache_create(int64_t budget, int64_t block_size) {
     if (!cache)
         return NULL;
     cache->budget = budget;
-    cache->coarse = block_size * ((COARSE_CUT + block_size - 1) / block_size);
+    const int64_t block = block_size > 0 ? block_size : 1; /* 0: a form without blocks */
+    cache->coarse = block * ((COARSE_CUT + block - 1) / block);
     cache->root.held = 1;
     return cache;
 }

@@ -14,7 +14,8 @@
 typedef struct serve_cache serve_cache;
 typedef struct serve_node serve_node; /* a prefix; the root is no tokens */
 
-/* Bytes of snapshots, 0: keeps none. block_size: the model's, snapshots lie at multiples of it. NULL without memory. */
+/* Bytes of snapshots, 0: keeps none. block_size: the model's, snapshots lie at multiples of it; 0 where it has
+ * none. NULL without memory. */
 serve_cache *serve_cache_create(int64_t budget, int64_t block_size);
 void serve_cache_free(serve_cache *cache); /* every node must have been released */
 

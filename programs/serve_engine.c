@@ -140,8 +140,8 @@ static void retire_cancelled(serve_engine *engine, serve_job *job) {
 
 static void retire_late(serve_engine *engine, serve_job *job) {
     serve_error error = {0};
-    serve_fail(&error, 503, "time_limit", NULL, "the request's time of %.0f s is over and its text has not begun",
-               job->deadline - job->submitted);
+    serve_fail(&error, 503, "time_limit", NULL, "the request's time of %.0f s was over before %s had begun",
+               job->deadline - job->submitted, job->request.prompt_count == 1 ? "its text" : "all of its texts");
     retire(engine, job, &error);
 }
 

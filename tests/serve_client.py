@@ -14,7 +14,7 @@ NEVER_END = {str(END_OF_TEXT): -100}  # as logit_bias: completions go on to max_
 STORY = "The café 🙂 was full. It rained. 🙂 She read the letter twice, then she went home.\n"
 
 
-def make_model(program, folder, seed=1, steps=600):
+def make_model(program, folder, seed=1, steps=600, *options):
     """Trains a byte model on STORY in `folder`; returns its path."""
     text = os.path.join(folder, "story.txt")
     with open(text, "w", encoding="utf-8") as file:
@@ -25,7 +25,8 @@ def make_model(program, folder, seed=1, steps=600):
     subprocess.run(
         [program, "train", "--data", tokens, "--output", run, "--preset", "tiny", "--layers", "2", "--width", "32",
          "--heads", "2", "--block-size", "16", "--context", "96", "--batch-size", "4", "--eval-every", "0",
-         "--steps", str(steps), "--warmup-steps", "20", "--learning-rate", "5e-3", "--seed", str(seed), "--threads", "1"],
+         "--steps", str(steps), "--warmup-steps", "20", "--learning-rate", "5e-3", "--seed", str(seed), "--threads", "1",
+         *options],
         check=True, capture_output=True)
     return run
 

@@ -142,6 +142,10 @@ class Cancel(WithServer):
             self.assertEqual(reply["choices"][0]["finish_reason"], "length")
             status, answer = server.json("POST", "/v1/completions", {"prompt": [65] * 1000000})
             self.assertEqual((status, answer["error"]["code"]), (503, "time_limit"))
+            self.assertIn("before its text had begun", answer["error"]["message"])
+            status, answer = server.json("POST", "/v1/completions", {"prompt": [[84], [65] * 1000000], "max_tokens": 1})
+            self.assertEqual(status, 503)
+            self.assertIn("before all of its texts had begun", answer["error"]["message"])
 
 
 class Running(WithServer):

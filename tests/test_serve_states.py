@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """What polysketch serve keeps and shares: its cache of prompts, states, computing for many clients at once."""
 import base64
+import json
+import os
+import shutil
+import unittest
 
 from serve_case import GREEDY, OPTIONS, PLACE, PROGRAM, WithServer, main
 from serve_client import NEVER_END, STORY, Server, events, join, make_model, together
@@ -45,6 +49,20 @@ class Cache(WithServer):
                 sizes = small.metrics()
                 self.assertLessEqual(sizes["polysketch_cache_bytes"], 700 * 1024)
                 self.assertGreaterEqual(sizes["polysketch_cache_snapshots"], 2)
+
+
+class WithoutBlocks(unittest.TestCase):
+    def test_block_size_0(self):
+        run = make_model(PROGRAM, PLACE["folder"], 3, 1, "--attention", "softmax")
+        folder = os.path.join(PLACE["folder"], "softmax")
+        os.mkdir(folder)
+        shutil.copy(os.path.join(run, "model.safetensors"), folder)
+        with open(os.path.join(run, "config.json"), encoding="utf-8") as file:
+            config = {**json.load(file), "block_size": 0}
+        with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        with Server(PROGRAM, folder, *OPTIONS) as server:
+            self.assertEqual(server.text("The cat", max_tokens=3, **GREEDY), server.text("The cat", max_tokens=3, **GREEDY))
 
 
 class States(WithServer):
