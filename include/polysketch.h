@@ -614,12 +614,14 @@ PSK_API psk_status psk_session_create(psk_model *model, psk_session **out);
 PSK_API void psk_session_free(psk_session *session);
 PSK_API void psk_session_reset(psk_session *session); /* back to no tokens */
 
-/* A second session that stands where this one stands; afterwards they are independent. Errors: MEMORY. */
+/* A second session that stands where this one stands; afterwards they are independent. Errors: MEMORY; ARGUMENT after a
+ * call that left the session in the middle of a token. */
 PSK_API psk_status psk_session_clone(const psk_session *session, psk_session **out);
 
 /* Appends count >= 1 tokens; logits (V) of the last one, or NULL. Many tokens are read in chunks of bounded memory by
  * the block algorithm, a single one is a step (psk_session_step). Errors: ARGUMENT for a token outside the vocabulary
- * or a session that would hold more than 2^31 - 1; MEMORY if a cache cannot grow. After these nothing has changed. */
+ * or a session that would hold more than 2^31 - 1: nothing has changed then. MEMORY, on the way through the layers too:
+ * the session may then be in the middle of a token, and every later call but reset and free says so (ARGUMENT). */
 PSK_API psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64_t count, float *logits);
 
 /* The logits (V, valid during the call) after token `index` of the tokens given; return non-zero to stop. */
@@ -632,8 +634,8 @@ PSK_API psk_status psk_session_append_each(psk_session *session, const int32_t *
                                            psk_logits_visitor visitor, void *user);
 
 /* One token each into `count` >= 1 different sessions of one model.   logits: count x V, or NULL. Row i has the very
- * bits of a step of that session alone, whatever sessions are beside it. Errors as for append, with ARGUMENT for
- * sessions of two models or one given twice; then nothing has changed. */
+ * bits of a step of that session alone, whatever sessions are beside it. Errors as for append, for all sessions alike,
+ * and ARGUMENT for sessions of two models or one given twice. */
 PSK_API psk_status psk_session_step(psk_session *const *sessions, int64_t count, const int32_t *tokens, float *logits);
 
 PSK_API int64_t psk_session_length(const psk_session *session); /* tokens so far */

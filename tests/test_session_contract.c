@@ -330,6 +330,91 @@ static void test_out_of_memory_is_an_error(void **state) {
     }
 }
 
+#define FIRST_TOKENS 19 /* windows of 10 are full after the next */
+#define MOST_TOKENS  64
+
+/* A device of its own, whose memory nothing has grown yet, with a session that has read the first tokens. */
+static psk_session *start(const psk_model_config *config, const int32_t *tokens) {
+    psk_session *session;
+    psk_device *device = fixture_device(1);
+    (void)psk_device_set_precision(device, PSK_PRECISION_BF16);
+    PSK_TEST_OK(psk_session_create(fixture_model(device, config), &session));
+    PSK_TEST_OK(psk_session_append(session, tokens, FIRST_TOKENS, NULL));
+    return session;
+}
+
+static void end(psk_session *session) {
+    psk_model *model = session->decoder->model;
+    psk_device *device = model->device;
+    psk_session_free(session);
+    psk_model_free(model);
+    psk_device_free(device);
+}
+
+/* After a call without memory: it can be repeated, or everything says that the session is in the middle of a token
+ * until it is reset. Returns whether it was. */
+static bool recover(psk_session *session, const int32_t *tokens, int64_t count, float *logits) {
+    void *bytes;
+    size_t size;
+    psk_session *clone;
+    if (!session->torn) {
+        assert_int_equal(psk_session_length(session), FIRST_TOKENS);
+        PSK_TEST_OK(psk_session_append(session, tokens + FIRST_TOKENS, count, logits));
+        return false;
+    }
+    PSK_TEST_FAILS(psk_session_append(session, tokens, count, logits), PSK_ERROR_ARGUMENT, "middle of a token",
+                   "reset");
+    PSK_TEST_FAILS(psk_session_append(session, tokens, 1, logits), PSK_ERROR_ARGUMENT, "middle of a token");
+    PSK_TEST_FAILS(psk_session_pack(session, &bytes, &size), PSK_ERROR_ARGUMENT, "middle of a token");
+    PSK_TEST_FAILS(psk_session_clone(session, &clone), PSK_ERROR_ARGUMENT, "middle of a token");
+    psk_session_reset(session);
+    PSK_TEST_OK(psk_session_append(session, tokens, FIRST_TOKENS, NULL));
+    PSK_TEST_OK(psk_session_append(session, tokens + FIRST_TOKENS, count, logits));
+    return true;
+}
+
+/* Every allocation of a call fails once; returns how many of them left the session in the middle. */
+static int64_t fail_and_recover(const psk_model_config *config, int64_t count) {
+    int32_t *tokens = fixture_tokens(MOST_TOKENS, config->vocab_size, 1);
+    float *want = psk_test_buffer(config->vocab_size), *got = psk_test_buffer(config->vocab_size);
+    psk_session *session = start(config, tokens);
+    int64_t torn = 0;
+    PSK_TEST_OK(psk_session_append(session, tokens + FIRST_TOKENS, count, want));
+    end(session);
+    for (int64_t n = 1;; n++) {
+        session = start(config, tokens);
+        psk_alloc_fail_after(n);
+        const psk_status status = psk_session_append(session, tokens + FIRST_TOKENS, count, got);
+        psk_alloc_fail_after(0);
+        if (status != PSK_OK) {
+            assert_int_equal(status, PSK_ERROR_MEMORY);
+            torn += recover(session, tokens, count, got);
+        }
+        assert_memory_equal(got, want, (size_t)config->vocab_size * sizeof *got);
+        end(session);
+        if (status == PSK_OK)
+            break;
+    }
+    psk_test_free(want);
+    psk_test_free(got);
+    free(tokens);
+    return torn;
+}
+
+static void test_a_session_knows_that_a_call_was_cut_off(void **state) {
+    (void)state;
+    psk_model_config config = fixture_config(FIXTURE_FORMS - 1);
+    config.attention.block_size = 10;
+    config.n_embd = 128; /* wide enough for products in bfloat16, which take memory */
+    config.n_head = config.n_kv_head = 2;
+    psk_device *device = fixture_device(1);
+    const bool has_bf16 = device->has_bf16;
+    psk_device_free(device);
+    const int64_t torn = fail_and_recover(&config, 1) + fail_and_recover(&config, MOST_TOKENS - FIRST_TOKENS);
+    printf("  %lld calls were cut off\n", (long long)torn);
+    assert_true(torn > 0 || !has_bf16);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_walk_has_the_logits_of_the_parallel_form),
@@ -341,6 +426,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_steps_are_refused_and_change_nothing),
         cmocka_unit_test(test_sessions_of_a_model_share_one_workspace),
         cmocka_unit_test(test_out_of_memory_is_an_error),
+        cmocka_unit_test(test_a_session_knows_that_a_call_was_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,13 +102,24 @@ void psk_session_reset(psk_session *session) {
         session->capacity = 0;
     }
     session->first = session->rows = session->length = 0;
+    session->torn = false;
     session->copies.fresh = false;
+}
+
+psk_status psk_session_check_whole(const psk_session *session) {
+    if (session->torn)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "the last call for this session failed in the middle of a token, after %lld whole ones: reset "
+                        "or free it",
+                        (long long)session->length);
+    return PSK_OK;
 }
 
 psk_status psk_session_clone(const psk_session *session, psk_session **out) {
     const psk_session_layout *layout = &session->decoder->layout;
     psk_session *clone;
     *out = NULL;
+    PSK_TRY(psk_session_check_whole(session));
     PSK_TRY(psk_session_create(session->decoder->model, &clone));
     psk_status status = psk_session_reserve(clone, session->length);
     for (int kind = 0; kind < PSK_CACHES && status == PSK_OK; kind++)
@@ -156,6 +167,7 @@ psk_status psk_session_rows(const psk_session *session, int kind, int64_t layer,
  */
 
 static psk_status check_room(const psk_session *session, int64_t count) {
+    PSK_TRY(psk_session_check_whole(session));
     if (count > INT32_MAX - session->length)
         return psk_fail(PSK_ERROR_ARGUMENT, "%lld tokens after %lld: a session holds at most %d", (long long)count,
                         (long long)session->length, INT32_MAX);
@@ -183,6 +195,7 @@ psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64
     if (count == 1)
         return psk_session_step(&session, 1, tokens, logits);
     PSK_TRY(begin_append(session, tokens, count));
+    session->torn = true; /* until the end is reached */
     for (int64_t first = 0; first < count; first += PSK_SESSION_CHUNK) {
         const int64_t n = smaller(count - first, PSK_SESSION_CHUNK);
         PSK_TRY(psk_session_chunk(session, tokens + first, n));
@@ -190,6 +203,7 @@ psk_status psk_session_append(psk_session *session, const int32_t *tokens, int64
             PSK_TRY(
                 psk_decoder_logits(decoder, decoder->model->device, 1, decoder->x + (n - 1) * decoder->s.D, logits));
     }
+    session->torn = false;
     return PSK_OK;
 }
 
@@ -216,12 +230,15 @@ psk_status psk_session_append_each(psk_session *session, const int32_t *tokens, 
     PSK_TRY(psk_alloc((size_t)(smaller(count < 1 ? 1 : count, LOGIT_ROWS) * decoder->s.V) * sizeof *logits, "logits",
                       (void **)&logits));
     psk_status status = begin_append(session, tokens, count);
+    const bool begun = status == PSK_OK;
     for (int64_t first = 0; first < count && status == PSK_OK; first += PSK_SESSION_CHUNK) {
         const int64_t n = smaller(count - first, PSK_SESSION_CHUNK);
         status = psk_session_chunk(session, tokens + first, n);
         if (status == PSK_OK)
             status = visit_chunk(decoder, first, n, logits, visitor, user);
     }
+    if (begun)
+        session->torn = status != PSK_OK && status != PSK_ERROR_INTERRUPTED;
     psk_free(logits);
     return status;
 }
@@ -254,11 +271,15 @@ psk_status psk_session_step(psk_session *const *sessions, int64_t count, const i
     PSK_TRY(check_step(sessions, count, tokens));
     psk_decoder *decoder = sessions[0]->decoder;
     PSK_TRY(psk_stepper_prepare(decoder));
+    for (int64_t i = 0; i < count; i++)
+        sessions[i]->torn = true; /* until the end is reached */
     for (int64_t first = 0; first < count; first += PSK_STEP_SESSIONS) {
         const int64_t n = smaller(count - first, PSK_STEP_SESSIONS);
         PSK_TRY(psk_session_step_slice(sessions + first, n, tokens + first));
         if (logits != NULL)
             PSK_TRY(psk_decoder_logits(decoder, &decoder->stepper, n, decoder->x, logits + first * decoder->s.V));
     }
+    for (int64_t i = 0; i < count; i++)
+        sessions[i]->torn = false;
     return PSK_OK;
 }

@@ -24,6 +24,7 @@ struct psk_session {
     int64_t capacity;         /* psk_layout_capacity(length), or more within a call */
     int64_t first, rows;      /* of the ring: the slot of the oldest row, and how many are kept */
     int64_t length;           /* tokens so far */
+    bool torn;                /* a call failed on its way through the layers: some are further than others */
     psk_session_copies copies;
 };
 
@@ -38,6 +39,9 @@ static inline float *psk_session_state(const psk_session *session, int64_t layer
     const psk_decoder *decoder = session->decoder;
     return session->state != NULL ? session->state + layer * (decoder->layout.state_floats / decoder->s.L) : NULL;
 }
+
+/* ARGUMENT for a session that is torn. */
+psk_status psk_session_check_whole(const psk_session *session);
 
 /* Room for `tokens` tokens; on error nothing has changed. */
 psk_status psk_session_reserve(psk_session *session, int64_t tokens);

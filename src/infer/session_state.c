@@ -91,6 +91,7 @@ psk_status psk_session_pack(const psk_session *session, void **bytes, size_t *si
     psk_status status = PSK_OK;
     *bytes = NULL;
     *size = 0;
+    PSK_TRY(psk_session_check_whole(session));
     psk_json_init();
     json_t *metadata = json_object();
     const int64_t count = describe_tensors(decoder, session->rows, tensors);
