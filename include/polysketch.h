@@ -6,10 +6,13 @@
  *
  * Rules of the whole library
  *   - A function that can fail returns psk_status; psk_error_message() then says what, where and what to do.
- *   - Nothing here prints, exits or aborts.
+ *   - Nothing here prints, exits or aborts. The libraries below may (OpenMP, oneDNN, jansson, SentencePiece) where the
+ *     system gives them no more threads or memory.
  *   - create/free pairs; every free accepts NULL. Buffers belong to the caller unless a line says otherwise.
  *   - Tensors are float32, row-major, contiguous.
  *   - B batch, N tokens, H heads, h head size, d value size, r sketch size, b block size.
+ *   - A child after fork() computes with one thread, or not at all, if its parent has computed with more: OpenMP's
+ *     threads are not its own, and it would wait for them. Fork before the first computation, or exec.
  *   - Signals to a thread may wait until the matrix product that it computes has ended (milliseconds).
  *   - An object is used by one thread at a time; two objects may be used by two threads, if they are on two devices.
  */
@@ -176,7 +179,8 @@ typedef struct psk_attention_tensors {
 
 /* How many of Nk keys are not in state1 but must be given again, as the first keys of the next call (with their k, v
  * and b): softmax, polynomial: Nk, unless local_only; performer and no local part: 0; block: Nk mod b; window: Nk if
- * Nk < b, else b + Nk mod b. With local_only there is no state, and the other keys are not needed any more. */
+ * Nk < b, else b + Nk mod b. With local_only there is no state, and the other keys are not needed any more. config: one
+ * that psk_attention_create accepts */
 PSK_API int64_t psk_attention_tail(const psk_attention_config *config, int64_t Nk);
 
 /* Whether any weight of Nk keys without a state before them depends on a and b. 0 for softmax and polynomial, and for
@@ -227,7 +231,8 @@ PSK_API const char *psk_model_preset_description(int64_t index); /* NULL past th
  * keys weigh E <q,k>^p = (p-1)!! h^(p/2); far ones, at far_scale 1 and as the sketches start, h^p / r (random), h^4 / r
  * (learned_linear), r (learned). Of learned it is even / 40, since the first steps change its far weights most. Where a
  * token of a context of n_positions has on the average more than 10 times as many far keys as near ones, it is at most
- * what lets them together weigh 10 times as much. Without a local part: 1, there is nothing to compare with.
+ * what lets them together weigh 10 times as much. Without a local part: 1, there is nothing to compare with. The other
+ * fields of config are as psk_model_config_check wants them.
  * (docs/mathematics.md, how loud far keys start) */
 PSK_API float psk_default_far_scale(const psk_model_config *config);
 

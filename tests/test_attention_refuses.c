@@ -27,6 +27,8 @@ static void create_refuses(void **state) {
     REFUSED(c.config.degree = 3, PSK_ERROR_ARGUMENT, "degree", "3", "even");
     REFUSED(c.config.degree = 0, PSK_ERROR_ARGUMENT, "degree", "0");
     REFUSED(c.config.degree = -2, PSK_ERROR_ARGUMENT, "degree", "-2");
+    REFUSED(c.config.degree = INT64_MAX - 1, PSK_ERROR_ARGUMENT, "degree", "from 2 to 64");
+    REFUSED(c.config.sketch_size = c.shape.r = INT64_C(1) << 31, PSK_ERROR_ARGUMENT, "size 23", "larger than memory");
     REFUSED(c.config.block_size = 0, PSK_ERROR_ARGUMENT, "block_size", "0");
     REFUSED(c.config.sketch_size = 0, PSK_ERROR_ARGUMENT, "sketch_size", "0");
     REFUSED(c.config.mechanism = (psk_mechanism)17, PSK_ERROR_ARGUMENT, "mechanism", "17");

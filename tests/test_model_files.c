@@ -153,6 +153,15 @@ static void expect_unused_fields_to_survive(const char *path) {
     config.attention.block_size = -5;
     PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "block_size is -5");
     config.attention.block_size = 1;
+    config.attention.degree = -2;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "degree is -2");
+    config.attention.degree = 4;
+    config.attention.sketch = (psk_sketch)9;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "sketch 9");
+    config.attention.sketch = PSK_SKETCH_RANDOM;
+    config.attention.local = (psk_local)9;
+    PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "local 9");
+    config.attention.local = PSK_LOCAL_NONE;
     config.attention.far_scale = -1;
     PSK_TEST_FAILS(psk_model_config_write(path, &config), PSK_ERROR_ARGUMENT, "far_scale is -1");
     config.attention.far_scale = NAN;

@@ -134,9 +134,9 @@ psk_status psk_attention_config_check(const psk_attention_config *config) {
         PSK_TRY(check_factor("far_scale", config->far_scale));
     }
     if (config->mechanism == PSK_POLYNOMIAL || config->mechanism == PSK_POLYSKETCH) {
-        if (config->degree < 2 || config->degree % 2 != 0)
-            return psk_fail(PSK_ERROR_ARGUMENT, "attention: degree is %lld, must be even and at least 2",
-                            (long long)config->degree);
+        if (config->degree < 2 || config->degree > PSK_MOST_DEGREE || config->degree % 2 != 0)
+            return psk_fail(PSK_ERROR_ARGUMENT, "attention: degree is %lld, must be even, from 2 to %d",
+                            (long long)config->degree, PSK_MOST_DEGREE);
         PSK_TRY(check_factor("denominator_bias", config->denominator_bias));
     }
     if (psk_attention_has_local(config) && config->direction == PSK_BIDIRECTIONAL)
@@ -168,10 +168,15 @@ static psk_status check_shape(const psk_attention_config *config, const psk_atte
     return PSK_OK;
 }
 
-/* The whole of every tensor must be countable in bytes. */
-static psk_status check_products(const psk_attention_shape *shape) {
+/* The whole of every tensor must be countable in bytes, and so must states and the features of a tile of rows. */
+static psk_status check_products(const psk_attention_config *config, const psk_attention_shape *shape) {
     const int64_t width = shape->h + shape->d + shape->r, rows = shape->Nq > shape->Nk ? shape->Nq : shape->Nk;
+    const int64_t m = psk_attention_state_rows(config), tile = PSK_QUERY_TILE + PSK_KEY_TILE + PSK_FOLD_TILE;
     int64_t product;
+    PSK_TRY(psk_size_mul(shape->B, shape->H, &product));
+    PSK_TRY(psk_size_mul(product, m, &product));
+    PSK_TRY(psk_size_mul(product, shape->d + tile, &product));
+    PSK_TRY(psk_size_mul(product, (int64_t)sizeof(float), &product));
     PSK_TRY(psk_size_mul(shape->B, shape->H, &product));
     PSK_TRY(psk_size_mul(product, rows, &product));
     PSK_TRY(psk_size_mul(product, width, &product));
@@ -260,7 +265,7 @@ psk_status psk_attention_plan(psk_device *device, const psk_attention_config *co
     *out = NULL;
     PSK_TRY(psk_attention_config_check(config));
     PSK_TRY(check_shape(config, shape));
-    PSK_TRY(check_products(shape));
+    PSK_TRY(check_products(config, shape));
     PSK_TRY(psk_alloc_zero(sizeof *at, "attention", (void **)&at));
     at->device = device;
     at->config = *config;

@@ -11,6 +11,9 @@
 
 #include <stdbool.h>
 
+/* Far above what is of use (4, 8), and below where s^p takes long. */
+#define PSK_MOST_DEGREE 64
+
 /* As psk_attention_create, but the workspace is planned into the caller's arena (category "workspace"), which must be
  * committed before forward and outlive the attention. One attention serves all layers of a model. `device` may be NULL
  * for a plan that is never run: then the composed form is planned. Released by psk_attention_free. */

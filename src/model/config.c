@@ -185,7 +185,8 @@ static const psk_config_integer psk_config_integers[] = {
     PSK_INTEGER_OF("n_layer", n_layer, 1, 4096, PSK_ALWAYS),
     PSK_INTEGER_OF("n_head", n_head, 1, 4096, PSK_ALWAYS),
     PSK_INTEGER("n_kv_head", n_kv_head, 0, 4096, PSK_ALWAYS, PSK_NEVER_REQUIRED),
-    PSK_INTEGER_OF("degree", attention.degree, 2, 64, PSK_USED_BY(PSK_POLYNOMIAL) | PSK_USED_BY(PSK_POLYSKETCH)),
+    PSK_INTEGER_OF("degree", attention.degree, 2, PSK_MOST_DEGREE,
+                   PSK_USED_BY(PSK_POLYNOMIAL) | PSK_USED_BY(PSK_POLYSKETCH)),
     PSK_INTEGER_OF("sketch_size", attention.sketch_size, 1, 4096,
                    PSK_USED_BY(PSK_POLYSKETCH) | PSK_USED_BY(PSK_PERFORMER)),
     PSK_INTEGER("block_size", attention.block_size, 1, 1 << 24,
@@ -237,6 +238,10 @@ static psk_status check_degree(const psk_attention_config *attention, int64_t h)
 psk_status psk_model_config_check(const psk_model_config *config) {
     if (psk_mechanism_name(config->attention.mechanism) == NULL)
         return psk_fail(PSK_ERROR_ARGUMENT, "attention %d is no mechanism", (int)config->attention.mechanism);
+    if (psk_sketch_name(config->attention.sketch) == NULL)
+        return psk_fail(PSK_ERROR_ARGUMENT, "sketch %d is none", (int)config->attention.sketch);
+    if (psk_local_name(config->attention.local) == NULL)
+        return psk_fail(PSK_ERROR_ARGUMENT, "local %d is none", (int)config->attention.local);
     for (size_t i = 0; i < PSK_INTEGER_COUNT; i++) {
         const psk_config_integer *field = &psk_config_integers[i];
         const int64_t value = integer_value(config, field);
