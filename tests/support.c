@@ -157,6 +157,13 @@ int64_t psk_test_allocation_failures(psk_status (*function)(void *), void *argum
     }
 }
 
+void psk_test_limit_files(rlim_t bytes) {
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
 bool psk_test_force_isa(const char *isa) {
     psk_device *device;
     setenv("PSK_CPU_ISA", isa, 1);

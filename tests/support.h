@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -53,6 +54,10 @@ typedef struct psk_test_place {
 } psk_test_place;
 int psk_test_place_enter(void **state, const char *name);
 int psk_test_place_leave(void **state);
+
+/* No file may grow beyond `bytes`, as on a full disk; RLIM_INFINITY: as far as it likes. A program whose SIGXFSZ has
+ * the default action is killed instead. */
+void psk_test_limit_files(rlim_t bytes);
 
 /* Devices made from here on have this instruction set (PSK_CPU_ISA); false, and nothing has changed, where the
  * processor lacks it. */

@@ -222,14 +222,6 @@ static void newest_of_nothing(void **unused) {
 /* -------------------------------------------------------------------------------------------------------- interrupted
  */
 
-/* No file may grow beyond `bytes`, as if the disk were full. */
-static void limit_files(rlim_t bytes) {
-    struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    limit.rlim_cur = bytes;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
-
 /* Kills a child process while it writes the checkpoint of a step: in the midst of the weights. */
 static void die_writing(int64_t step) {
     const pid_t child = fork();
@@ -237,7 +229,7 @@ static void die_writing(int64_t step) {
     if (child == 0) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         signal(SIGXFSZ, SIG_DFL);
-        limit_files(10000);
+        psk_test_limit_files(10000);
         write_step(step, 1, PSK_BEST);
         _exit(0);
     }
@@ -276,9 +268,9 @@ static void full_disk(void **unused) {
     const rlim_t limits[] = {0, 100, (rlim_t)facts.st_size / 2, (rlim_t)facts.st_size - 1,
                              (rlim_t)facts.st_size + 1000 /* the weights fit, the moments do not */};
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-        limit_files(limits[i]);
+        psk_test_limit_files(limits[i]);
         const psk_status status = write_step(8, 1, PSK_BEST);
-        limit_files(RLIM_INFINITY);
+        psk_test_limit_files(RLIM_INFINITY);
         PSK_TEST_FAILS(status, PSK_ERROR_FILE, "checkpoint of step 8 was not written", "the ones before are whole");
         assert_string_equal(names_in(folder), "step-00000004 ");
         assert_link("last", "checkpoints/step-00000004");

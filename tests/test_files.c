@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,16 +119,12 @@ static void atomic_refuses_what_is_no_file(void **state) {
 
 /* No file may grow beyond 64 KiB: what a full disk does, at a chosen place. */
 static psk_status write_on_a_full_disk(const char *path, size_t bytes) {
-    struct rlimit saved, small;
     void *data;
     PSK_TEST_OK(psk_alloc_zero(bytes, "a large file", &data));
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &saved), 0);
-    small = saved;
-    small.rlim_cur = 65536;
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    psk_test_limit_files(65536);
     const psk_status status = psk_write_file(path, data, bytes);
-    setrlimit(RLIMIT_FSIZE, &saved);
+    psk_test_limit_files(RLIM_INFINITY);
     signal(SIGXFSZ, handler);
     psk_free(data);
     return status;

@@ -5,7 +5,6 @@
 #include "train_fixture.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 /* ----------------------------------------------------------------------------------------------------------- schedule
@@ -342,10 +341,7 @@ static void infinite_gradient(void **unused) {
 /* The disk is full from step 5 on. */
 static int fill_disk(void *user, const psk_train_progress *progress) {
     (void)user;
-    struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    limit.rlim_cur = progress->step >= 5 ? 20000 : RLIM_INFINITY;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    psk_test_limit_files(progress->step >= 5 ? 20000 : RLIM_INFINITY);
     return 0;
 }
 
