@@ -1,4 +1,6 @@
 /* psk_prepare with any number of threads, stopped or killed and gone on with: always the same files. */
+#include "data/split_writer.h"
+#include "data/text_cut.h"
 #include "prepare_support.h"
 
 #include <signal.h>
@@ -150,6 +152,57 @@ static void stopped_and_resumed(void **state) {
     stop_and_go_on(PSK_SPLIT_HASH, false);
 }
 
+/* A full disk at the places where a buffer of text that was counted is lost: in the midst of a shard, and when the last
+ * one is closed. Once there is room the same call ends as if nothing had happened. */
+static void full_disk_and_resumed(void **state) {
+    (void)state;
+    enum {
+        SIZE = 300000,
+        WHOLE = 128 + 2 * (SIZE + 1)
+    }; /* of the shard; the first block is of 2^18 bytes or little less */
+    const rlim_t limits[] = {1000, 2 * PSK_PIECE_BYTES - 1000, 2 * PSK_PIECE_BYTES + 64, WHOLE - 1000, WHOLE - 1};
+    recipe whole, r;
+    char *const text = make_bytes(SIZE, SEED);
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
+    free(text);
+    make_recipe(&whole, "whole", (const char *const[]){"in.txt"}, 1);
+    PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        print_message("    %lu bytes\n", (unsigned long)limits[i]);
+        make_one(&r, "in.txt");
+        psk_test_limit_files(limits[i]);
+        const psk_status status = psk_prepare(&r.options, &r.result);
+        psk_test_limit_files(RLIM_INFINITY);
+        PSK_TEST_FAILS(status, PSK_ERROR_FILE, "train-00000.psk", "cannot write");
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_memory_equal(&r.result, &whole.result, sizeof r.result);
+        expect_equal_folders(r.output, whole.output);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+}
+
+static psk_status append_two(psk_split_writer *writer) {
+    return psk_split_writer_append(writer, (const int32_t[]){1, 2}, 2);
+}
+
+/* After a write that failed nothing is taken to be on the disk, though there is room again. */
+static void failed_writes_stay_failed(void **state) {
+    (void)state;
+    psk_tokenizer *tokenizer;
+    PSK_TEST_OK(psk_tokenizer_load("bytes", &tokenizer));
+    for (int closed = 0; closed < 2; closed++) {
+        psk_split_writer writer = {.name = "train", .folder = folder, .tokenizer = tokenizer, .shard_tokens = 100};
+        PSK_TEST_OK(append_two(&writer));
+        psk_test_limit_files(64);
+        const psk_status status = closed ? psk_split_writer_close(&writer) : psk_split_writer_sync(&writer);
+        psk_test_limit_files(RLIM_INFINITY);
+        PSK_TEST_FAILS(status, PSK_ERROR_FILE, "train-00000.psk", "cannot write");
+        PSK_TEST_FAILS(psk_split_writer_sync(&writer), PSK_ERROR_FILE, folder, "train", "failed before");
+        psk_split_writer_suspend(&writer);
+    }
+    psk_tokenizer_free(tokenizer);
+}
+
 /* A bad line in the middle: what was before it stays; once it is mended the same call goes on. */
 static void mended_and_resumed(void **state) {
     (void)state;
@@ -199,12 +252,15 @@ static void resume_refuses(void **state) {
     write_text("out/train-00002.psk.partial", "short");
     PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "partial", "shorter");
 }
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
+    signal(SIGXFSZ, SIG_IGN); /* of the tests with a full disk: the write fails instead */
     const struct CMUnitTest tests[] = {
-        TEST(killed_and_resumed), TEST(stopped_and_resumed),   TEST(mended_and_resumed),
-        TEST(resume_refuses),     TEST(threads_do_not_matter),
+        TEST(killed_and_resumed),    TEST(stopped_and_resumed),       TEST(mended_and_resumed),
+        TEST(full_disk_and_resumed), TEST(failed_writes_stay_failed), TEST(resume_refuses),
+        TEST(threads_do_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -308,13 +308,14 @@ static void discard(preparation *work) {
         rmdir(work->options->output);
 }
 
-/* What was written stays for the next time. Returns `status`. */
+/* What was written stays for the next time: all of it, or, if a write failed, what the last journal counts. Returns
+ * `status`. */
 static psk_status leave_unfinished(preparation *work, psk_status status) {
     outcome first;
     keep(&first, status);
     const bool nothing = work->journal.result.train_tokens + work->journal.result.valid_tokens == 0;
     if (!nothing)
-        (void)record(work); /* if it fails the journal before holds */
+        (void)record(work); /* if it fails, as after any failed write, the journal before holds */
     for (int side = 0; side < PSK_SIDES; side++)
         psk_split_writer_suspend(&work->splits[side]);
     if (nothing)

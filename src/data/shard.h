@@ -41,7 +41,8 @@ void psk_shard_close(psk_shard *shard); /* accepts an empty one */
 /* tokens[0 .. count) = those from `first`, which lie in the shard. FORMAT for one that is not below vocab_size. */
 psk_status psk_shard_read(const psk_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
-/* Writing: sequential, to PATH.partial, which is synced and renamed when the shard is whole. */
+/* Writing: sequential, to PATH.partial, which is synced and renamed when the shard is whole. After an error only
+ * abandon and suspend are left: the file may lack tokens of any call before, and a sync would not notice. */
 typedef struct psk_shard_writer psk_shard_writer;
 psk_status psk_shard_writer_open(const char *path, const psk_tokenizer *tokenizer, psk_shard_writer **out);
 psk_status psk_shard_writer_append(psk_shard_writer *writer, const int32_t *tokens, int64_t count);

@@ -46,11 +46,17 @@ static psk_status open_next(psk_split_writer *writer) {
     return status;
 }
 
+/* Remembers a write that failed: what it lost is not written again, though a sync after it may succeed. */
+static psk_status note(psk_split_writer *writer, psk_status status) {
+    writer->failed = writer->failed || status != PSK_OK;
+    return status;
+}
+
 psk_status psk_split_writer_close(psk_split_writer *writer) {
     psk_shard_writer *const shard = writer->shard;
     writer->shard = NULL;
     writer->completed = true;
-    return shard ? psk_shard_writer_close(shard) : PSK_OK;
+    return shard ? note(writer, psk_shard_writer_close(shard)) : PSK_OK;
 }
 
 psk_status psk_split_writer_append(psk_split_writer *writer, const int32_t *tokens, int64_t count) {
@@ -59,7 +65,7 @@ psk_status psk_split_writer_append(psk_split_writer *writer, const int32_t *toke
             PSK_TRY(open_next(writer));
         const int64_t room = writer->shard_tokens - psk_shard_writer_tokens(writer->shard);
         const int64_t part = count < room ? count : room;
-        PSK_TRY(psk_shard_writer_append(writer->shard, tokens, part));
+        PSK_TRY(note(writer, psk_shard_writer_append(writer->shard, tokens, part)));
         writer->tokens += part;
         tokens += part;
         count -= part;
@@ -70,8 +76,11 @@ psk_status psk_split_writer_append(psk_split_writer *writer, const int32_t *toke
 }
 
 psk_status psk_split_writer_sync(psk_split_writer *writer) {
+    if (writer->failed)
+        return psk_fail(PSK_ERROR_FILE, "%s: a write to the %s shards failed before, so they lack some of their tokens",
+                        writer->folder, writer->name);
     writer->completed = false;
-    return writer->shard ? psk_shard_writer_sync(writer->shard) : PSK_OK;
+    return writer->shard ? note(writer, psk_shard_writer_sync(writer->shard)) : PSK_OK;
 }
 
 void psk_split_writer_suspend(psk_split_writer *writer) {
