@@ -124,26 +124,24 @@ static void write_bpe(void) {
     write_text("bpe/merges.txt", list);
 }
 
-/* Pieces are cut where the tokenizer cuts too: the tokens are those of the whole text. */
-static void pieces_do_not_change_tokens(void **state) {
-    (void)state;
-    enum { SIZE = 1300000 };
-    recipe r;
+/* Prepares in.txt or in.jsonl with the tokenizer of write_bpe, holding out what follows byte `tail` of `size`. */
+static void prepare_by_bpe(recipe *r, const char *input, int64_t tail, int64_t size) {
+    char tokenizer[512];
+    snprintf(tokenizer, sizeof tokenizer, "%s/bpe", folder);
+    make_one(r, input);
+    r->options.tokenizer = tokenizer;
+    r->options.valid_fraction = fmax(1 - ((double)tail + 0.5) / (double)size, 0);
+    PSK_TEST_OK(psk_prepare(&r->options, &r->result));
+}
+
+/* The training split is the first `size` bytes of the text, encoded as a whole. */
+static void expect_whole_tokens(const char *output, const char *text, int64_t size) {
     psk_dataset dataset;
     int32_t *tokens, *prepared;
     int64_t count;
-    char *const text = make_bytes(SIZE, SEED), tokenizer[512];
-    for (int i = 0; i < SIZE - 1; i += 3) /* many empty lines, spaces and words that begin with th */
-        memcpy(text + i, (i / 3) % 4 == 0 ? "\n\n" : (i / 3) % 4 == 1 ? "  " : "th", 2);
-    write_bpe();
-    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
-    snprintf(tokenizer, sizeof tokenizer, "%s/bpe", folder);
-    make_one(&r, "in.txt");
-    r.options.tokenizer = tokenizer;
-    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
-    PSK_TEST_OK(psk_dataset_open(r.output, "train", &dataset));
-    PSK_TEST_OK(psk_tokenizer_encode(dataset.tokenizer, text, SIZE, &tokens, &count));
-    assert_in_range(count, SIZE / 3, SIZE - 1);
+    PSK_TEST_OK(psk_dataset_open(output, "train", &dataset));
+    PSK_TEST_OK(psk_tokenizer_encode(dataset.tokenizer, text, (size_t)size, &tokens, &count));
+    assert_in_range(count, size / 3, size - 1);
     assert_int_equal(dataset.tokens, count + 1);
     PSK_TEST_OK(psk_alloc((size_t)(count + 1) * sizeof *prepared, "tokens", (void **)&prepared));
     PSK_TEST_OK(psk_dataset_read(&dataset, 0, count + 1, prepared));
@@ -152,7 +150,80 @@ static void pieces_do_not_change_tokens(void **state) {
     psk_free(prepared);
     psk_buffer_free(tokens);
     psk_dataset_close(&dataset);
+}
+
+/* Pieces are cut where the tokenizer cuts too: the tokens are those of the whole text, or of the part before the tail,
+ * wherever behind the end of a piece that begins. */
+static void pieces_do_not_change_tokens(void **state) {
+    (void)state;
+    enum { SIZE = 1300000 };
+    const int64_t behind[] = {0, 1, 700, 1023, 1024, 1025, 1500, 2000, 2047, 2048, 5000};
+    recipe r;
+    char *const text = make_bytes(SIZE, SEED);
+    for (int i = 0; i < SIZE - 1; i += 3) /* many empty lines, spaces and words that begin with th */
+        memcpy(text + i, (i / 3) % 4 == 0 ? "\n\n" : (i / 3) % 4 == 1 ? "  " : "th", 2);
+    memset(text + PSK_PIECE_BYTES - 3000, 'a', 6000); /* but no line end near the end of the first piece */
+    for (int i = PSK_PIECE_BYTES - 3000; i < PSK_PIECE_BYTES + 3000; i += 6)
+        memcpy(text + i, " there", 6);
+    write_bpe();
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
+    prepare_by_bpe(&r, "in.txt", SIZE, SIZE);
+    expect_whole_tokens(r.output, text, SIZE);
+    for (size_t i = 0; i < sizeof behind / sizeof behind[0]; i++) {
+        const int64_t tail = psk_cut_piece((const unsigned char *)text) + behind[i];
+        PSK_TEST_OK(psk_remove_tree(r.output));
+        prepare_by_bpe(&r, "in.txt", tail, SIZE);
+        expect_whole_tokens(r.output, text, psk_cut_near((const unsigned char *)text, tail));
+    }
     free(text);
+}
+
+static uint64_t checksum_of(const char *output, const char *shard) {
+    char path[1024];
+    psk_shard_info info;
+    snprintf(path, sizeof path, "%s/%s", output, shard);
+    PSK_TEST_OK(psk_shard_read_info(path, 1, &info));
+    return info.checksum;
+}
+
+/* A text that is read piece by piece has the tokens that it has as one line of JSON, also where there is no good place
+ * to cut: no space, and a line end every `line` bytes. */
+static void expect_same_in_json(int64_t line) {
+    enum { SIZE = 700000 };
+    const int64_t behind[] = {-3001, -1025, -3, 0, 1, 699, 1023, 1024, 1025, 1501, 2047, 2049, 3001, PSK_PIECE_BYTES};
+    char *const text = malloc(SIZE), *const json = malloc(2 * SIZE), *end = json;
+    recipe r;
+    for (int i = 0; i < SIZE; i++)
+        text[i] = "th\xc3\xa9r"[i % 5];
+    for (int64_t i = line; i < SIZE; i += line)
+        text[i / 5 * 5] = '\n';
+    end += sprintf(end, "{\"text\": \"");
+    for (int i = 0; i < SIZE; i++)
+        end += text[i] == '\n' ? sprintf(end, "\\n") : sprintf(end, "%c", text[i]);
+    end += sprintf(end, "\"}\n");
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
+    PSK_TEST_OK(psk_write_file(in_folder("in.jsonl"), json, (size_t)(end - json)));
+    for (size_t i = 0; i < sizeof behind / sizeof behind[0]; i++) {
+        uint64_t sums[2][2];
+        for (int lines = 0; lines < 2; lines++) {
+            prepare_by_bpe(&r, lines ? "in.jsonl" : "in.txt", PSK_PIECE_BYTES + behind[i], SIZE);
+            sums[lines][0] = checksum_of(r.output, "train-00000.psk");
+            sums[lines][1] = checksum_of(r.output, "valid-00000.psk");
+            PSK_TEST_OK(psk_remove_tree(r.output));
+        }
+        if (memcmp(sums[0], sums[1], sizeof sums[0]) != 0)
+            fail_msg("a line end every %d bytes, tail %d behind the piece: other tokens", (int)line, (int)behind[i]);
+    }
+    free(text);
+    free(json);
+}
+
+static void a_text_has_the_tokens_of_its_json_line(void **state) {
+    (void)state;
+    const int64_t lines[] = {700000, 140000, PSK_PIECE_BYTES + 600, 900};
+    write_bpe();
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        expect_same_in_json(lines[i]);
 }
 #endif
 
@@ -556,6 +627,7 @@ int main(void) {
         TEST(long_texts),
 #if PSK_WITH_PCRE2
         TEST(pieces_do_not_change_tokens),
+        TEST(a_text_has_the_tokens_of_its_json_line),
 #endif
         TEST(json_lines),
         TEST(json_lines_are_cut_as_texts),

@@ -9,8 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define BLOCK_BYTES  PSK_PIECE_BYTES
-#define HASHED_BYTES 65536 /* of a document, for psk_hash_side */
+#define BLOCK_BYTES  (PSK_PIECE_BYTES + PSK_CUT_WINDOW) /* a piece, and what tells whether the tail begins in it */
+#define HASHED_BYTES 65536                              /* of a document, for psk_hash_side */
 
 struct psk_text_reader {
     XXH3_state_t hash; /* of position.offset bytes; first: it wants the alignment that psk_alloc gives */
@@ -236,18 +236,22 @@ static int64_t tail_begin(const psk_text_reader *reader) {
     return psk_cut_tail(position->document, reader->options->valid_fraction) - position->offset;
 }
 
-/* Ends the block where the tail begins, or early enough that the next one holds all that decides where that is. */
-static void end_part(psk_text_reader *reader, psk_block *block, int64_t tail, bool last, int64_t *length) {
-    if (tail >= 0 && tail < *length) {
-        *length = tail > 0 ? psk_cut_near(block->text, tail) : 0;
-        block->ends_part = true;
-        reader->position.side = PSK_VALID;
-    } else if (tail >= *length && tail - 2 * PSK_CUT_WINDOW < *length && !last) {
-        *length = tail - 2 * PSK_CUT_WINDOW;
-    }
+/* Ends the block where the tail begins, if what is before it fits in one piece, as encode_document does. Where a tail
+ * begins behind the block, it is cut behind the piece. */
+static void end_part(psk_text_reader *reader, psk_block *block, int64_t *length) {
+    const int64_t tail = tail_begin(reader);
+    if (tail < 0 || tail >= block->size)
+        return;
+    const int64_t cut = tail > 0 ? psk_cut_near(block->text, tail) : 0;
+    if (cut > PSK_PIECE_BYTES)
+        return;
+    *length = cut;
+    block->ends_part = true;
+    reader->position.side = PSK_VALID;
 }
 
-static psk_status check_length(const psk_text_reader *reader, const psk_block *block, bool last) {
+static psk_status check_length(const psk_text_reader *reader, const psk_block *block) {
+    const bool last = block->size < block->capacity; /* there is no more to read */
     const int64_t expected = reader->position.document, seen = reader->position.offset + block->size;
     if (expected < 0 || (last ? seen == expected : seen <= expected))
         return PSK_OK;
@@ -257,16 +261,15 @@ static psk_status check_length(const psk_text_reader *reader, const psk_block *b
 
 static psk_status next_piece(psk_text_reader *reader, psk_block *block) {
     psk_position *const position = &reader->position;
-    bool last = block->size <= BLOCK_BYTES;
-    int64_t length = last ? block->size : psk_cut_piece(block->text);
-    PSK_TRY(check_length(reader, block, last));
+    int64_t length = block->size > PSK_PIECE_BYTES ? psk_cut_piece(block->text) : block->size;
+    PSK_TRY(check_length(reader, block));
     if (current(reader)->held_out)
         position->side = PSK_VALID;
     else if (position->offset == 0 && position->document < 0 && reader->options->split == PSK_SPLIT_HASH)
         position->side = psk_hash_side(block->text, block->size, reader->options->valid_fraction);
     block->side = position->side;
-    end_part(reader, block, tail_begin(reader), last, &length);
-    last = last && length == block->size;
+    end_part(reader, block, &length);
+    const bool last = length == block->size;
     block->ends_part = block->ends_part || last;
     block->ends_document = last;
     block->empty_document = last && position->offset + length == 0;
@@ -287,13 +290,15 @@ static psk_status too_long(const psk_text_reader *reader) {
 }
 
 static psk_status next_records(psk_text_reader *reader, psk_block *block) {
+    const int64_t most = PSK_RECORD_BYTES + 1; /* one more than a record has, to see that it ends */
     int64_t length = 0;
     bool last;
     while (!(last = block->size < block->capacity) &&
            (length = psk_last_record(reader->format, block->text, block->size)) == 0) {
-        if (block->capacity > PSK_RECORD_BYTES)
+        if (block->capacity == most)
             return too_long(reader);
-        PSK_TRY(reserve(&block->text, &block->capacity, block->size, 2 * block->capacity));
+        const int64_t wanted = 2 * block->capacity < most ? 2 * block->capacity : most;
+        PSK_TRY(reserve(&block->text, &block->capacity, block->size, wanted));
         PSK_TRY(fill(reader, block));
     }
     block->side = current(reader)->held_out ? PSK_VALID : PSK_TRAIN;
