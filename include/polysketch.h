@@ -530,7 +530,7 @@ PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *option
 
 typedef struct psk_choice_options {
     const char *questions; /* JSON lines: HellaSwag or PIQA as published; or context, choices, answer */
-    const char *labels;    /* of PIQA; NULL: the object has one, or the file NAME-labels.lst beside NAME.jsonl */
+    const char *labels;    /* of PIQA; NULL: the object's; where it has none, NAME-labels.lst beside NAME.jsonl */
     const psk_tokenizer *tokenizer; /* NULL: bytes */
     int64_t shots;                  /* questions with their answers before each one */
     const char *shot_questions;     /* a file to draw them from; NULL: the same file, without the question itself */

@@ -242,7 +242,8 @@ exit_code command_eval(int argc, char **argv) {
     const command_option of_questions[] = {
         {"questions", OPTION_TEXT, "FILE", "JSON lines: HellaSwag, PIQA, or context, choices and answer",
          .target = &choices->questions},
-        {"labels", OPTION_TEXT, "FILE", "of PIQA", .target = &choices->labels, .fallback = "NAME-labels.lst beside it"},
+        {"labels", OPTION_TEXT, "FILE", "of PIQA", .target = &choices->labels,
+         .fallback = "the object's, or NAME-labels.lst beside it"},
         {"shots", OPTION_COUNT, "N", "questions with answers before each one", .target = &choices->shots, .low = 0,
          .high = 1e6},
         {"shots-from", OPTION_TEXT, "FILE", "where they are drawn from", .target = &choices->shot_questions,

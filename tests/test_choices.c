@@ -96,6 +96,35 @@ static void test_piqa(void **state) {
     psk_questions_free(&questions);
 }
 
+/* The given file's labels go before the object's, and these before those of the file beside, in which every question
+ * has its line all the same. */
+static void test_labels_in_two_places(void **state) {
+    fixture *const f = *state;
+    const char *const lines = PIQA("A?") ", \"label\": 0}\n" PIQA("B?") "}\n" PIQA("C?") ", \"label\": 1}\n";
+    psk_questions questions;
+    char given[512];
+    write_files(f, "given", "", NULL);
+    memcpy(given, f->path, sizeof given);
+    PSK_TEST_OK(psk_write_file(given, "1\n0\n0\n", 6));
+    write_files(f, "both", lines, "1\n1\n0\n");
+    for (int i = 0; i < 2; i++) {
+        PSK_TEST_OK(psk_questions_read(f->path, i ? given : NULL, &questions));
+        for (int64_t q = 0; q < 3; q++)
+            assert_int_equal(questions.list[q].answer, i ? q == 0 : q > 0);
+        psk_questions_free(&questions);
+    }
+}
+
+static void test_given_labels_may_not_be_empty(void **state) {
+    fixture *const f = *state;
+    psk_questions questions;
+    char given[512];
+    write_files(f, "given", "", NULL);
+    memcpy(given, f->path, sizeof given);
+    write_files(f, "within", PIQA("A?") ", \"label\": 1}", NULL);
+    PSK_TEST_FAILS(psk_questions_read(f->path, given, &questions), PSK_ERROR_FORMAT, given, "ends before", "line 1");
+}
+
 static void test_plain(void **state) {
     fixture *const f = *state;
     psk_questions questions;
@@ -176,6 +205,7 @@ static const struct {
     {"{\"goal\": \"a\", \"sol1\": \"b\"}", NULL, {"line 1", "\"sol2\"", "missing"}},
     {PIQA("a") "}", NULL, {"line 1", "\"label\"", "missing"}},
     {PIQA("a") "}\n" PIQA("b") "}", "1\n", {"-labels.lst", "ends before", "line 2"}},
+    {PIQA("a") "}", "", {"-labels.lst", "ends before", "line 1"}},
     {PIQA("a") "}", "1\n0\n", {"-labels.lst, line 2", "without a question", "has 1"}},
     {PIQA("a") "}", "2\n", {"-labels.lst, line 1", "0 or 1", "\"2\""}},
     {"{\"choices\": [\"a\", \"b\"], \"answer\": 1}", NULL, {"line 1", "\"context\"", "missing"}},
@@ -395,11 +425,18 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hellaswag),       cmocka_unit_test(test_piqa),
-        cmocka_unit_test(test_plain),           cmocka_unit_test(test_shots),
-        cmocka_unit_test(test_refused_files),   cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_fewer),
-        cmocka_unit_test(test_refused_options), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_hellaswag),
+        cmocka_unit_test(test_piqa),
+        cmocka_unit_test(test_labels_in_two_places),
+        cmocka_unit_test(test_given_labels_may_not_be_empty),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_shots),
+        cmocka_unit_test(test_refused_files),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_fewer),
+        cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("choices", tests, set_up, fixture_leave);
 }

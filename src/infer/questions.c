@@ -24,6 +24,12 @@ typedef struct line_reader {
     char where[WHERE_SIZE]; /* "path, line 7" */
 } line_reader;
 
+/* The labels of PIQA's questions, one a line; file.path is NULL where there are none. */
+typedef struct label_file {
+    line_reader file;
+    bool given; /* named by the caller, not found beside the questions */
+} label_file;
+
 /* The next line that is not empty; false at the end. */
 static bool next_line(line_reader *reader) {
     while (reader->next < reader->mapping.size) {
@@ -202,8 +208,23 @@ static psk_status read_hellaswag(const json_t *object, const char *where, psk_qu
     return need_answer(object, where, "label", (int64_t)count, &question->answer);
 }
 
-/* The answer is in a file of its own, unless the object has it. */
-static psk_status read_piqa(const json_t *object, line_reader *labels, const char *where, psk_question *question) {
+/* From the given file; else from the object; else from the file beside. Each question has its line in a file, also
+ * where it is not needed. */
+static psk_status piqa_answer(const json_t *object, label_file *labels, const char *where, int64_t *answer) {
+    line_reader *const file = &labels->file;
+    const bool found = next_line(file);
+    if (!labels->given && (!file->path || json_object_get(object, "label")))
+        return need_answer(object, where, "label", 2, answer);
+    if (!found)
+        return psk_fail(PSK_ERROR_FORMAT, "%s ends before %s: one label a question is needed", file->path, where);
+    if (file->size != 1 || (file->line[0] != '0' && file->line[0] != '1'))
+        return psk_fail(PSK_ERROR_FORMAT, "%s: a label is 0 or 1, not \"%.*s\"", file->where,
+                        (int)(file->size < 20 ? file->size : 20), file->line);
+    *answer = file->line[0] - '0';
+    return PSK_OK;
+}
+
+static psk_status read_piqa(const json_t *object, label_file *labels, const char *where, psk_question *question) {
     const char *goal, *solutions[2];
     PSK_TRY(need_string(object, where, "goal", &goal));
     PSK_TRY(need_string(object, where, "sol1", &solutions[0]));
@@ -212,15 +233,7 @@ static psk_status read_piqa(const json_t *object, line_reader *labels, const cha
     PSK_TRY(reserve_choices(question, 2));
     PSK_TRY(add_choice(question, " ", solutions[0]));
     PSK_TRY(add_choice(question, " ", solutions[1]));
-    if (!labels->mapping.data)
-        return need_answer(object, where, "label", 2, &question->answer);
-    if (!next_line(labels))
-        return psk_fail(PSK_ERROR_FORMAT, "%s ends before %s: one label a question is needed", labels->path, where);
-    if (labels->size != 1 || (labels->line[0] != '0' && labels->line[0] != '1'))
-        return psk_fail(PSK_ERROR_FORMAT, "%s: a label is 0 or 1, not \"%.*s\"", labels->where,
-                        (int)(labels->size < 20 ? labels->size : 20), labels->line);
-    question->answer = labels->line[0] - '0';
-    return PSK_OK;
+    return piqa_answer(object, labels, where, &question->answer);
 }
 
 static bool ends_in_space(const char *text) {
@@ -255,7 +268,7 @@ static void free_question(psk_question *question) {
     psk_free(question->prompt);
 }
 
-static psk_status read_object(const json_t *object, line_reader *labels, const char *where, psk_question *question) {
+static psk_status read_object(const json_t *object, label_file *labels, const char *where, psk_question *question) {
     if (json_object_get(object, "endings"))
         return read_hellaswag(object, where, question);
     if (json_object_get(object, "goal"))
@@ -281,7 +294,7 @@ static psk_status make_room(psk_questions *questions) {
     return PSK_OK;
 }
 
-static psk_status read_line(const line_reader *reader, line_reader *labels, psk_questions *questions) {
+static psk_status read_line(const line_reader *reader, label_file *labels, psk_questions *questions) {
     json_t *object;
     psk_question question = {.prompt = NULL};
     if (reader->size > LONGEST)
@@ -299,23 +312,25 @@ static psk_status read_line(const line_reader *reader, line_reader *labels, psk_
 }
 
 /* The file of labels: the given one, or NAME-labels.lst beside NAME.jsonl if it is there. */
-static psk_status open_labels(const char *path, const char *given, char beside[WHERE_SIZE], line_reader *labels) {
+static psk_status open_labels(const char *path, const char *given, char beside[WHERE_SIZE], label_file *labels) {
     const size_t size = strlen(path);
-    labels->path = given;
+    labels->given = given != NULL;
+    labels->file.path = given;
     if (!given) {
         const size_t stem = size > 6 && strcmp(path + size - 6, ".jsonl") == 0 ? size - 6 : size;
         const int needed = snprintf(beside, WHERE_SIZE, "%.*s-labels.lst", (int)stem, path);
         if (needed < 0 || needed >= WHERE_SIZE || !psk_is_file(beside))
             return PSK_OK;
-        labels->path = beside;
+        labels->file.path = beside;
     }
-    return psk_map_file(labels->path, &labels->mapping);
+    return psk_map_file(labels->file.path, &labels->file.mapping);
 }
 
 psk_status psk_questions_read(const char *path, const char *labels_path, psk_questions *out) {
     psk_status status;
     char beside[WHERE_SIZE];
-    line_reader reader = {.path = path}, labels = {.path = NULL};
+    line_reader reader = {.path = path};
+    label_file labels = {.given = false};
     *out = (psk_questions){.list = NULL};
     PSK_TRY_GOTO(status, open_labels(path, labels_path, beside, &labels), done);
     PSK_TRY_GOTO(status, psk_map_file(path, &reader.mapping), done);
@@ -323,12 +338,12 @@ psk_status psk_questions_read(const char *path, const char *labels_path, psk_que
         PSK_TRY_GOTO(status, read_line(&reader, &labels, out), done);
     if (out->count == 0)
         status = psk_fail(PSK_ERROR_FORMAT, "%s holds no question", path);
-    else if (labels.number > 0 && next_line(&labels))
-        status = psk_fail(PSK_ERROR_FORMAT, "%s: a label without a question: %s has %" PRId64, labels.where, path,
+    else if (labels.file.number > 0 && next_line(&labels.file))
+        status = psk_fail(PSK_ERROR_FORMAT, "%s: a label without a question: %s has %" PRId64, labels.file.where, path,
                           out->count);
 done:
     psk_unmap_file(&reader.mapping);
-    psk_unmap_file(&labels.mapping);
+    psk_unmap_file(&labels.file.mapping);
     if (status != PSK_OK)
         psk_questions_free(out);
     return status;

@@ -1,8 +1,8 @@
 /* Multiple-choice questions from files, one JSON object a line, in three forms, told apart by their fields:
  *
  *   HellaSwag  endings [strings], label (0 ...), and the context: activity_label, ctx_a, ctx_b, or ctx alone
- *   PIQA       goal, sol1, sol2, and label (0 or 1) or, as published, a line of the file NAME-labels.lst beside
- * NAME.jsonl plain      context, choices [strings], answer (0 ...)
+ *   PIQA       goal, sol1, sol2, and label (0 or 1) or, as published, a line of NAME-labels.lst beside NAME.jsonl
+ *   plain      context, choices [strings], answer (0 ...)
  *
  * Prompts are those of EleutherAI's lm-evaluation-harness, so that figures can be compared. HellaSwag: "activity_label:
  * ctx_a Ctx_b", cleaned: " [title]" becomes ". ", other [marks] are removed, a double space becomes one. PIQA:
@@ -29,8 +29,9 @@ typedef struct psk_questions {
     int64_t count, capacity;
 } psk_questions;
 
-/* labels: of PIQA's published form; NULL: the file beside it. Errors: FILE; FORMAT naming file, line and field, a file
- * without questions, or labels that are too few or too many; MEMORY. *out is empty after an error. */
+/* labels: of PIQA; NULL: the object's, where it has none the file beside. A file has a line for each question. Errors:
+ * FILE; FORMAT naming file, line and field, a file without questions, or labels that are too few or too many; MEMORY.
+ * *out is empty after an error. */
 psk_status psk_questions_read(const char *path, const char *labels, psk_questions *out);
 void psk_questions_free(psk_questions *questions); /* accepts an empty one */
 
