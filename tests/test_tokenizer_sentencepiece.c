@@ -279,7 +279,7 @@ static int stop(void *user, int64_t done, int64_t total) {
 /* All that prepare reads is learned from, and what cannot be is passed over. */
 static void vocabulary_of_files(void **state) {
     const psk_test_place *place = *state;
-    char text[512], lines[512], output[512], json[600];
+    char text[512], lines[512], output[512];
     const char *const inputs[] = {text, lines};
     psk_tokenizer_train_options options = psk_tokenizer_train_options_default();
     psk_tokenizer *tokenizer;
@@ -288,7 +288,6 @@ static void vocabulary_of_files(void **state) {
     snprintf(text, sizeof text, "%s/a.txt", place->folder);
     snprintf(lines, sizeof lines, "%s/b.jsonl", place->folder);
     snprintf(output, sizeof output, "%s/made/new", place->folder);
-    snprintf(json, sizeof json, "%s/" PSK_TOKENIZER_FILE, output);
     static const char content[] = "zebra zebra\tzebra\xFF zebra \xC3 zebra\r\n\nzebra\0zebra",
                       line[] = "{\"text\": \"quagga quagga\"}\n";
     PSK_TEST_OK(psk_write_file(text, content, sizeof content - 1));
@@ -307,11 +306,14 @@ static void vocabulary_of_files(void **state) {
     PSK_TEST_OK(psk_remove_tree(output));
     options.progress = stop;
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_INTERRUPTED, "stopped");
-    assert_false(psk_is_file(json));
+    assert_false(psk_is_folder(output));
     options.progress = NULL;
     options.vocab_size = 5000;
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "ocabulary");
-    assert_false(psk_is_file(json));
+    assert_false(psk_is_folder(output));
+    PSK_TEST_OK(psk_make_folders(output));
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "ocabulary");
+    assert_true(psk_is_folder(output)); /* it was there before */
     options.vocab_size = 257;
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "vocab_size is 257", "258");
     options.vocab_size = 276;

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LINE_BYTES 4096 /* of a longer line as much comes at a time; no token is longer than a word */
 
@@ -123,12 +124,10 @@ static psk_status keep(const char *model, size_t size, const char *output) {
     return status;
 }
 
-psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
+static psk_status train(const psk_tokenizer_train_options *options) {
     line_reader *r;
     char *model = NULL;
     size_t size;
-    PSK_TRY(check_options(options));
-    PSK_TRY(psk_make_folders(options->output));
     PSK_TRY(psk_alloc_zero(sizeof *r, "a reader of lines", (void **)&r));
     r->options = options;
     psk_status status = open_reader(r);
@@ -138,5 +137,16 @@ psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
         status = keep(model, size, options->output);
     psk_free(model);
     close_reader(r);
+    return status;
+}
+
+/* The folder is made first: that it cannot be made is better known before the training than after it. */
+psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
+    PSK_TRY(check_options(options));
+    const bool new_folder = !psk_is_folder(options->output);
+    PSK_TRY(psk_make_folders(options->output));
+    const psk_status status = train(options);
+    if (status != PSK_OK && new_folder)
+        rmdir(options->output);
     return status;
 }
