@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "data/tokenizer.h"
 #include "infer/questions.h"
 
 #include <math.h>
@@ -407,6 +408,30 @@ static void test_refused_options(void **state) {
     PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_INTERRUPTED, "stopped");
 }
 
+/* Bytes without the spaces, as SentencePiece's models that remove white space have them. */
+static psk_status append_stripped(const psk_tokenizer *tokenizer, const char *text, size_t size, psk_tokens *tokens) {
+    (void)tokenizer;
+    PSK_TRY(psk_tokens_reserve(tokens, (int64_t)size));
+    for (size_t i = 0; i < size; i++)
+        if (text[i] != ' ')
+            tokens->ids[tokens->count++] = (unsigned char)text[i];
+    return PSK_OK;
+}
+
+static void test_a_choice_without_tokens(void **state) {
+    fixture *const f = *state;
+    const psk_tokenizer_kind kind = {.append = append_stripped};
+    const psk_tokenizer stripping = {
+        .kind = &kind, .name = "stripping", .vocab_size = VOCABULARY, .end_of_text = END_OF_TEXT};
+    psk_choice_result result;
+    psk_choice_options options = choice_options(f);
+    options.tokenizer = &stripping;
+    options.questions = f->path;
+    write_files(f, "blank", "{\"context\": \"\", \"choices\": [\"a\", \" \"], \"answer\": 0}", NULL);
+    PSK_TEST_FAILS(psk_evaluate_choices(f->model, &options, &result), PSK_ERROR_ARGUMENT, f->path, "question 1",
+                   "choice 2", "\"stripping\"");
+}
+
 static psk_status evaluate_once(void *state) {
     fixture *const f = state;
     psk_choice_result result;
@@ -436,6 +461,7 @@ int main(void) {
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_fewer),
         cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_a_choice_without_tokens),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("choices", tests, set_up, fixture_leave);

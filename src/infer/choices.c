@@ -43,8 +43,8 @@ psk_choice_options psk_choice_options_default(void) {
 /* -------------------------------------------------------------------------------------------------------------- rows
  */
 
-/* The tokens of prompt and choice, *count of them, and which of them is the choice's first. White space at the end of
- * the prompt counts as the choice's, an empty prompt is end-of-text. */
+/* The tokens of prompt and choice, *count of them, and which of them is the choice's first (-1 if there are none).
+ * White space at the end of the prompt counts as the choice's, an empty prompt is end-of-text. */
 static psk_status encode_row(const choice_run *run, const choice_row *row, int32_t **tokens, int64_t *count,
                              int64_t *first) {
     const psk_questions *const from = run->others.count ? &run->others : &run->questions;
@@ -83,6 +83,12 @@ static psk_status measure_row(choice_run *run, choice_row *row) {
     int64_t count, first;
     PSK_TRY(encode_row(run, row, &tokens, &count, &first));
     psk_buffer_free(tokens);
+    if (count == 0)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "question %" PRId64 " of %s has no context, and choice %" PRId64
+                        " is white space, of which tokenizer \"%s\" makes no token: leave the question out",
+                        row->question + 1, run->options->questions, row->choice + 1,
+                        psk_tokenizer_name(run->tokenizer));
     if (first == 0 && psk_tokenizer_end_of_text(run->tokenizer) < 0)
         return psk_fail(PSK_ERROR_ARGUMENT,
                         "question %" PRId64 " of %s has no context, and tokenizer \"%s\" no end-of-text to begin with",
