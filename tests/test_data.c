@@ -418,43 +418,6 @@ static void batches_follow_the_order(void **state) {
     psk_dataset_close(&dataset);
 }
 
-/* The processes' rows are those of one process that does it all, each once, over the ends of epochs too. */
-static void processes_share_the_order(void **state) {
-    (void)state;
-    enum { B = 2, N = 7, MOST = 5, BATCHES = 12 };
-    const int64_t total = write_dataset("train", (const int64_t[]){100, 157}, 2);
-    psk_dataset dataset;
-    psk_order order;
-    psk_batch_buffer own, all;
-    PSK_TEST_OK(psk_dataset_open(folder, "train", &dataset));
-    for (int64_t world = 1; world <= MOST; world++) {
-        psk_arena *const own_arena = reserve_batch(B, N, PSK_KEEP_GOING, &own);
-        psk_arena *const all_arena = reserve_batch(B * world, N, PSK_KEEP_GOING, &all);
-        psk_cursor cursor = {0};
-        for (int batch = 0; batch < BATCHES; batch++) {
-            psk_cursor after = cursor;
-            PSK_TEST_OK(psk_order_create(total, N, SEED, &order));
-            PSK_TEST_OK(psk_batch_fill(&all, &dataset, &order, &after));
-            for (int64_t rank = 0; rank < world; rank++) {
-                psk_cursor moved = cursor;
-                PSK_TEST_OK(psk_order_share(&order, rank, world));
-                PSK_TEST_OK(psk_batch_fill(&own, &dataset, &order, &moved));
-                assert_memory_equal(&moved, &after, sizeof moved);
-                for (int64_t row = 0; row < B; row++)
-                    assert_memory_equal(own.tokens + row * N, all.tokens + (row * world + rank) * N,
-                                        N * sizeof *own.tokens);
-            }
-            cursor = after;
-        }
-        psk_arena_free(own_arena);
-        psk_arena_free(all_arena);
-    }
-    psk_dataset_close(&dataset);
-    PSK_TEST_FAILS(psk_order_share(&order, 2, 2), PSK_ERROR_ARGUMENT, "2 of 2");
-    PSK_TEST_FAILS(psk_order_share(&order, -1, 2), PSK_ERROR_ARGUMENT, "-1 of 2");
-    PSK_TEST_FAILS(psk_order_share(&order, 0, 0), PSK_ERROR_ARGUMENT, "0 of 0");
-}
-
 /* Windows of long documents: contiguous, and nearly all inside one document. */
 static void windows_of_long_documents(void **state) {
     (void)state;
@@ -566,7 +529,6 @@ int main(void) {
         TEST(order_depends_on_seed_and_epoch),
         TEST(order_needs_a_window),
         TEST(batches_follow_the_order),
-        TEST(processes_share_the_order),
         TEST(windows_of_long_documents),
         TEST(batches_reset_at_documents),
         TEST(windows_cover_everything),

@@ -184,37 +184,32 @@ static void long_documents_of_any_length(void **state) {
     }
 }
 
-/* What batches hold, by one process and by several: the tokens of the pieces, and for each the token after it. */
+/* What batches hold: the tokens of the pieces, and for each the token after it. */
 static void batches_follow_the_pieces(void **state) {
     (void)state;
-    enum { N = 8, B = 2, MOST = 4, BATCHES = 9 };
+    enum { N = 8, B = 2, BATCHES = 36 };
     static const int64_t lengths[] = {3, 8, 17, 1, 40, 5, 7, 9, 2, 24, 16, 30};
     corpus c = make_corpus(lengths, sizeof lengths / sizeof lengths[0], N, ENDED);
     psk_order_align(&c.order, &c.found);
-    for (int64_t world = 1; world <= MOST; world++)
-        for (int64_t rank = 0; rank < world; rank++) {
-            psk_arena *arena;
-            psk_batch_buffer batch;
-            psk_cursor cursor = {0};
-            PSK_TEST_OK(psk_arena_create(&arena));
-            PSK_TEST_OK(psk_batch_reserve(arena, B, N, PSK_RESET_AT_DOCUMENTS, &batch));
-            PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
-            PSK_TEST_OK(psk_order_share(&c.order, rank, world));
-            for (int64_t sequence = 0; sequence < BATCHES * B * world; sequence += B * world) {
-                PSK_TEST_OK(psk_batch_fill(&batch, &c.dataset, &c.order, &cursor));
-                assert_int_equal(batch.counted, B * N);
-                for (int64_t row = 0; row < B; row++) {
-                    int64_t places[N];
-                    const int64_t own = sequence + row * world + rank;
-                    place_sequence(&c, psk_order_next(&c.order, (psk_cursor){0}, own), places);
-                    for (int64_t n = 0; n < N; n++) {
-                        assert_int_equal(batch.tokens[row * N + n], c.tokens[places[n]]);
-                        assert_int_equal(batch.targets[row * N + n], c.tokens[(places[n] + 1) % c.T]);
-                    }
-                }
+    psk_arena *arena;
+    psk_batch_buffer batch;
+    psk_cursor cursor = {0};
+    PSK_TEST_OK(psk_arena_create(&arena));
+    PSK_TEST_OK(psk_batch_reserve(arena, B, N, PSK_RESET_AT_DOCUMENTS, &batch));
+    PSK_TEST_OK(psk_arena_commit(arena, PSK_FILL_NAN));
+    for (int64_t sequence = 0; sequence < BATCHES * B; sequence += B) {
+        PSK_TEST_OK(psk_batch_fill(&batch, &c.dataset, &c.order, &cursor));
+        assert_int_equal(batch.counted, B * N);
+        for (int64_t row = 0; row < B; row++) {
+            int64_t places[N];
+            place_sequence(&c, psk_order_next(&c.order, (psk_cursor){0}, sequence + row), places);
+            for (int64_t n = 0; n < N; n++) {
+                assert_int_equal(batch.tokens[row * N + n], c.tokens[places[n]]);
+                assert_int_equal(batch.targets[row * N + n], c.tokens[(places[n] + 1) % c.T]);
             }
-            psk_arena_free(arena);
         }
+    }
+    psk_arena_free(arena);
     free_corpus(&c);
 }
 

@@ -57,11 +57,9 @@ psk_status psk_batch_fill(psk_batch_buffer *buffer, const psk_dataset *dataset, 
                           psk_cursor *cursor) {
     PSK_ASSERT(order->window == buffer->N && order->tokens == dataset->tokens);
     buffer->counted = 0;
-    for (int64_t row = 0; row < buffer->B; row++) {
-        const psk_cursor own = psk_order_next(order, *cursor, row * order->world + order->rank);
-        PSK_TRY(read_sequence(buffer, dataset, row, order, own));
-    }
-    *cursor = psk_order_next(order, *cursor, buffer->B * order->world);
+    for (int64_t row = 0; row < buffer->B; row++)
+        PSK_TRY(read_sequence(buffer, dataset, row, order, psk_order_next(order, *cursor, row)));
+    *cursor = psk_order_next(order, *cursor, buffer->B);
     if (buffer->mode == PSK_RESET_AT_DOCUMENTS)
         find_documents(buffer, dataset->tokenizer->end_of_text);
     return PSK_OK;

@@ -23,8 +23,7 @@ typedef struct psk_batch_buffer {
 /* Plans the buffers under the category "data". */
 psk_status psk_batch_reserve(psk_arena *arena, int64_t B, int64_t N, psk_documents_mode mode, psk_batch_buffer *out);
 
-/* Of the world B sequences from *cursor on, which moves past all of them, the B that are the order's process's: number
- * rank, rank + world, ... */
+/* The B sequences from *cursor on, which moves past them. */
 psk_status psk_batch_fill(psk_batch_buffer *buffer, const psk_dataset *dataset, const psk_order *order,
                           psk_cursor *cursor);
 

@@ -13,16 +13,7 @@ psk_status psk_order_create(int64_t tokens, int64_t window, uint64_t seed, psk_o
                         "the data has %" PRId64 " tokens, a context of %" PRId64 " needs at least %" PRId64
                         ": prepare more text or train with a shorter context",
                         tokens, window, window + 1);
-    *out = (psk_order){.tokens = tokens, .window = window, .windows = tokens / window, .seed = seed, .world = 1};
-    return PSK_OK;
-}
-
-psk_status psk_order_share(psk_order *order, int64_t rank, int64_t world) {
-    if (world < 1 || rank < 0 || rank >= world)
-        return psk_fail(PSK_ERROR_ARGUMENT, "process %" PRId64 " of %" PRId64 ": expected 0 <= rank < world", rank,
-                        world);
-    order->rank = rank;
-    order->world = world;
+    *out = (psk_order){.tokens = tokens, .window = window, .windows = tokens / window, .seed = seed};
     return PSK_OK;
 }
 

@@ -9,10 +9,7 @@
  * A window is text as it stands: of a document longer than N tokens most windows hold nothing else, short documents lie
  * one after the other in it, with end-of-text between them (psk_batch_buffer tells where, for a reset). Aligned, the
  * windows of long documents are those of long_documents.h, the same in every epoch, and only the rest is a ring that is
- * cut from an offset.
- *
- * Several processes share the sequences: of every `world` in a row, process `rank` takes one. The cursor counts the
- * sequences of all, so it is the same in every process, and a run may go on with another number of them. */
+ * cut from an offset. */
 #ifndef PSK_ORDER_H
 #define PSK_ORDER_H
 
@@ -23,7 +20,6 @@ typedef struct psk_order {
     int64_t window;  /* N */
     int64_t windows; /* W, an epoch */
     uint64_t seed;
-    int64_t rank, world;               /* 0 <= rank < world; 0 of 1 at first */
     const psk_long_documents *aligned; /* NULL: one ring */
 } psk_order;
 
@@ -50,8 +46,5 @@ psk_cursor psk_order_next(const psk_order *order, psk_cursor cursor, int64_t cou
 /* From now on windows are aligned to the long documents, found for the same dataset and N; they must outlive the order.
  * Less than N tokens of rest are in no window. */
 void psk_order_align(psk_order *order, const psk_long_documents *documents);
-
-/* From now on the order serves process `rank` of `world`. Errors: ARGUMENT. */
-psk_status psk_order_share(psk_order *order, int64_t rank, int64_t world);
 
 #endif
