@@ -214,11 +214,21 @@ static void metrics_lines(void **unused) {
     PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), 0, &metrics), PSK_ERROR_FILE, "no/such");
 }
 
+static void metrics_on_a_full_disk(void **unused) {
+    (void)unused;
+    psk_metrics *metrics;
+    PSK_TEST_OK(psk_metrics_open("/dev/full", 0, &metrics));
+    PSK_TEST_FAILS(psk_metrics_write(metrics, &(psk_train_progress){.step = 1}), PSK_ERROR_FILE,
+                   "/dev/full: cannot write: ", "free some space");
+    psk_metrics_close(metrics);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc32c_vectors),
         cmocka_unit_test_setup_teardown(event_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(metrics_lines, set_up, tear_down),
+        cmocka_unit_test(metrics_on_a_full_disk),
     };
     prefer_memory_folder();
     return cmocka_run_group_tests(tests, NULL, NULL);

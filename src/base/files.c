@@ -14,8 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* "path: cannot <action>: <errno in words>" */
-static psk_status file_error(const char *path, const char *action) {
+psk_status psk_file_error(const char *path, const char *action) {
     const int error = errno;
     const char *hint = error == ENOSPC || error == EDQUOT ? "; free some space and try again" : "";
     return psk_fail(PSK_ERROR_FILE, "%s: cannot %s: %s%s", path, action, strerror(error), hint);
@@ -51,11 +50,11 @@ bool psk_is_file(const char *path) {
 static psk_status open_for_reading(const char *path, int *fd, struct stat *info) {
     *fd = open(path, O_RDONLY | O_CLOEXEC);
     if (*fd < 0)
-        return file_error(path, "open");
+        return psk_file_error(path, "open");
     if (fstat(*fd, info) == 0 && !S_ISDIR(info->st_mode))
         return PSK_OK;
     const psk_status status = S_ISDIR(info->st_mode) ? psk_fail(PSK_ERROR_FILE, "%s: is a folder, not a file", path)
-                                                     : file_error(path, "inspect");
+                                                     : psk_file_error(path, "inspect");
     close(*fd);
     return status;
 }
@@ -71,7 +70,7 @@ psk_status psk_map_file(const char *path, psk_mapping *out) {
     } else if (info.st_size > 0) {
         void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED)
-            status = file_error(path, "map");
+            status = psk_file_error(path, "map");
         else
             *out = (psk_mapping){data, (size_t)info.st_size};
     }
@@ -109,7 +108,7 @@ static psk_status read_to_end(int fd, const char *path, size_t limit, size_t cap
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return file_error(path, "read");
+            return psk_file_error(path, "read");
         if (got == 0)
             break;
         *size += (size_t)got;
@@ -163,7 +162,7 @@ static psk_status open_temporary(psk_atomic_file *file) {
     file->stream = fd < 0 ? NULL : fdopen(fd, "wb");
     if (file->stream)
         return PSK_OK;
-    const psk_status status = file_error(file->path, "create a file beside it");
+    const psk_status status = psk_file_error(file->path, "create a file beside it");
     if (fd >= 0) {
         close(fd);
         unlink(name);
@@ -197,22 +196,22 @@ psk_status psk_atomic_open(const char *path, psk_atomic_file **out) {
 
 psk_status psk_atomic_write(psk_atomic_file *file, const void *data, size_t bytes) {
     if (bytes > 0 && fwrite(data, 1, bytes, file->stream) != bytes)
-        return file_error(file->path, "write");
+        return psk_file_error(file->path, "write");
     return PSK_OK;
 }
 
 psk_status psk_atomic_seek(psk_atomic_file *file, uint64_t offset) {
     if (offset > INT64_MAX || fseeko(file->stream, (off_t)offset, SEEK_SET) != 0)
-        return file_error(file->path, "write (seek)");
+        return psk_file_error(file->path, "write (seek)");
     return PSK_OK;
 }
 
 psk_status psk_atomic_commit(psk_atomic_file *file) {
     psk_status status = PSK_OK;
     if (fflush(file->stream) != 0 || fsync(fileno(file->stream)) != 0)
-        status = file_error(file->path, "write");
+        status = psk_file_error(file->path, "write");
     if (fclose(file->stream) != 0 && status == PSK_OK)
-        status = file_error(file->path, "write");
+        status = psk_file_error(file->path, "write");
     if (status == PSK_OK)
         status = psk_rename(file->temporary, file->path);
     if (status != PSK_OK)
@@ -242,10 +241,10 @@ psk_status psk_write_file(const char *path, const void *data, size_t bytes) {
 psk_status psk_sync_folder(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return file_error(path, "open the folder");
+        return psk_file_error(path, "open the folder");
     psk_status status = PSK_OK;
     if (fsync(fd) != 0 && errno != EINVAL) /* EINVAL: a file system that has no such thing */
-        status = file_error(path, "sync the folder");
+        status = psk_file_error(path, "sync the folder");
     close(fd);
     return status;
 }
@@ -271,7 +270,7 @@ psk_status psk_make_folders(const char *path) {
             continue;
         part[i] = 0;
         if (mkdir(part, 0777) != 0 && !(errno == EEXIST && psk_is_folder(part)))
-            status = file_error(part, "create the folder");
+            status = psk_file_error(part, "create the folder");
         part[i] = path[i];
     }
     psk_free(part);
@@ -297,17 +296,17 @@ static psk_status remove_entries(const char *folder) {
 psk_status psk_remove_tree(const char *path) {
     struct stat info;
     if (lstat(path, &info) != 0)
-        return errno == ENOENT ? PSK_OK : file_error(path, "inspect");
+        return errno == ENOENT ? PSK_OK : psk_file_error(path, "inspect");
     if (!S_ISDIR(info.st_mode))
-        return unlink(path) == 0 ? PSK_OK : file_error(path, "remove");
+        return unlink(path) == 0 ? PSK_OK : psk_file_error(path, "remove");
     PSK_TRY(remove_entries(path));
-    return rmdir(path) == 0 ? PSK_OK : file_error(path, "remove the folder");
+    return rmdir(path) == 0 ? PSK_OK : psk_file_error(path, "remove the folder");
 }
 
 psk_status psk_free_space(const char *path, uint64_t *bytes) {
     struct statvfs info;
     if (statvfs(path, &info) != 0)
-        return file_error(path, "ask for the free space");
+        return psk_file_error(path, "ask for the free space");
     *bytes = (uint64_t)info.f_bavail * info.f_frsize;
     return PSK_OK;
 }
@@ -338,7 +337,7 @@ static psk_status read_names(DIR *folder, const char *path, name_list *list) {
         errno = 0;
         const struct dirent *entry = readdir(folder);
         if (!entry)
-            return errno == 0 ? PSK_OK : file_error(path, "list the folder");
+            return errno == 0 ? PSK_OK : psk_file_error(path, "list the folder");
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             PSK_TRY(add_name(list, entry->d_name));
     }
@@ -353,7 +352,7 @@ psk_status psk_list_folder(const char *path, char ***names, int64_t *count) {
     *count = 0;
     DIR *folder = opendir(path);
     if (!folder)
-        return file_error(path, "open the folder");
+        return psk_file_error(path, "open the folder");
     name_list list = {NULL, 0, 0};
     const psk_status status = read_names(folder, path, &list);
     closedir(folder);

@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* FILE: "path: cannot <action>: <errno in words>", and what to do where the disk is full. */
+psk_status psk_file_error(const char *path, const char *action);
+
 /* A file mapped read-only. A file of 0 bytes has data == NULL, size == 0 and is no error. */
 typedef struct psk_mapping {
     const unsigned char *data;

@@ -1,5 +1,6 @@
 #include "data/byte_source.h"
 
+#include "base/files.h"
 #include "base/memory.h"
 #include "data/byte_decoder.h"
 #include "data/file_names.h"
@@ -27,10 +28,6 @@ struct psk_byte_source {
 static const psk_decoder *const decoders[] = {&psk_decoder_gzip, &psk_decoder_zstd};
 enum { DECODERS = sizeof decoders / sizeof decoders[0] };
 
-static psk_status read_failed(const psk_byte_source *source) {
-    return psk_fail(PSK_ERROR_FILE, "cannot read %s: %s", source->path, strerror(errno));
-}
-
 /* Fills the buffer, which is empty. */
 static psk_status refill(psk_byte_source *source) {
     source->before += (int64_t)source->end;
@@ -38,7 +35,7 @@ static psk_status refill(psk_byte_source *source) {
     while (!source->ended && source->end < BUFFER_BYTES) {
         const ssize_t got = read(source->fd, source->buffer + source->end, BUFFER_BYTES - source->end);
         if (got < 0 && errno != EINTR)
-            return read_failed(source);
+            return psk_file_error(source->path, "read");
         source->ended = got == 0;
         source->end += got > 0 ? (size_t)got : 0;
     }
@@ -83,7 +80,7 @@ psk_status psk_byte_source_open(const char *path, psk_byte_source **out) {
     PSK_TRY_GOTO(status, psk_strdup(standard_input ? "standard input" : path, &source->path), failed);
     source->fd = standard_input ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (source->fd < 0) {
-        status = read_failed(source);
+        status = psk_file_error(source->path, "read");
         goto failed;
     }
     PSK_TRY_GOTO(status, refill(source), failed);

@@ -7,7 +7,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,7 +70,7 @@ static psk_status find_size(const char *path, int64_t *bytes) {
     if (strcmp(path, "-") == 0)
         return PSK_OK;
     if (stat(path, &facts) != 0)
-        return psk_fail(PSK_ERROR_FILE, "cannot read the input %s: %s", path, strerror(errno));
+        return psk_file_error(path, "read");
     if (S_ISREG(facts.st_mode))
         *bytes = facts.st_size;
     return PSK_OK;

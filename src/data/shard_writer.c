@@ -6,7 +6,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,12 +20,6 @@ struct psk_shard_writer {
     psk_shard_header header;
     unsigned char buffer[BUFFER_TOKENS * 4];
 };
-
-static psk_status file_failed(const char *path, const char *action) {
-    const int error = errno;
-    return psk_fail(PSK_ERROR_FILE, "%s: cannot %s: %s%s", path, action, strerror(error),
-                    error == ENOSPC || error == EDQUOT ? "; free some space and try again" : "");
-}
 
 static psk_status partial_path(const char *path, char **out) {
     const size_t size = strlen(path) + sizeof ".partial";
@@ -71,7 +64,7 @@ failed:
 
 static psk_status write_bytes(psk_shard_writer *writer, const unsigned char *bytes, int64_t size) {
     if (fwrite(bytes, 1, (size_t)size, writer->file) != (size_t)size)
-        return file_failed(writer->path, "write");
+        return psk_file_error(writer->path, "write");
     return PSK_OK;
 }
 
@@ -81,7 +74,7 @@ psk_status psk_shard_writer_open(const char *path, const psk_tokenizer *tokenize
     PSK_TRY(make_writer(path, tokenizer, out));
     (*out)->file = fopen((*out)->partial, "wb");
     if (!(*out)->file)
-        status = file_failed((*out)->partial, "create");
+        status = psk_file_error((*out)->partial, "create");
     else
         status = write_bytes(*out, blank, sizeof blank);
     if (status != PSK_OK) {
@@ -116,7 +109,7 @@ static void take(psk_shard_writer *writer, const unsigned char *bytes, int64_t c
 static psk_status take_file(psk_shard_writer *writer, int64_t tokens) {
     const int64_t size = (int64_t)writer->header.token_bytes;
     if (fseeko(writer->file, PSK_SHARD_HEADER_SIZE, SEEK_SET) != 0)
-        return file_failed(writer->partial, "read");
+        return psk_file_error(writer->partial, "read");
     while (tokens > 0) {
         const int64_t part = tokens < BUFFER_TOKENS ? tokens : BUFFER_TOKENS;
         if (fread(writer->buffer, (size_t)size, (size_t)part, writer->file) != (size_t)part)
@@ -130,7 +123,7 @@ static psk_status take_file(psk_shard_writer *writer, int64_t tokens) {
     const off_t end = (off_t)(PSK_SHARD_HEADER_SIZE + (int64_t)writer->header.tokens * size);
     if (fflush(writer->file) != 0 || ftruncate(fileno(writer->file), end) != 0 ||
         fseeko(writer->file, end, SEEK_SET) != 0)
-        return file_failed(writer->partial, "cut off");
+        return psk_file_error(writer->partial, "cut off");
     return PSK_OK;
 }
 
@@ -144,7 +137,7 @@ psk_status psk_shard_writer_resume(const char *path, const psk_tokenizer *tokeni
         status = psk_rename(path, writer->partial);
     if (status == PSK_OK) {
         writer->file = fopen(writer->partial, "r+b");
-        status = writer->file ? take_file(writer, tokens) : file_failed(writer->partial, "open");
+        status = writer->file ? take_file(writer, tokens) : psk_file_error(writer->partial, "open");
     }
     if (status == PSK_OK)
         *out = writer;
@@ -185,7 +178,7 @@ int64_t psk_shard_writer_tokens(const psk_shard_writer *writer) {
 
 psk_status psk_shard_writer_sync(psk_shard_writer *writer) {
     if (fflush(writer->file) != 0 || fsync(fileno(writer->file)) != 0)
-        return file_failed(writer->path, "write");
+        return psk_file_error(writer->path, "write");
     return PSK_OK;
 }
 
@@ -194,7 +187,7 @@ static psk_status finish(psk_shard_writer *writer) {
     writer->header.checksum = XXH3_64bits_digest(&writer->hash);
     store_header(&writer->header, writer->tokenizer->name, bytes);
     if (fseeko(writer->file, 0, SEEK_SET) != 0)
-        return file_failed(writer->path, "write (seek)");
+        return psk_file_error(writer->path, "write (seek)");
     PSK_TRY(write_bytes(writer, bytes, PSK_SHARD_HEADER_SIZE));
     PSK_TRY(psk_shard_writer_sync(writer));
     return psk_rename(writer->partial, writer->path);

@@ -118,7 +118,7 @@ static psk_status point_link(const char *output, const char *link, const char *t
     PSK_TRY_GOTO(status, psk_join_path(output, fresh_name, &fresh), done);
     unlink(fresh); /* left by a crash */
     if (symlink(target, fresh) != 0)
-        status = psk_fail(PSK_ERROR_FILE, "cannot create the link %s: %s", fresh, strerror(errno));
+        status = psk_file_error(fresh, "create the link");
     else
         status = psk_rename(fresh, path);
 done:

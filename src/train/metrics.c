@@ -1,9 +1,9 @@
 #include "train/metrics.h"
 
+#include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,10 +16,6 @@ struct psk_metrics {
     FILE *file;
     char *path;
 };
-
-static psk_status failed(const psk_metrics *metrics, const char *action) {
-    return psk_fail(PSK_ERROR_FILE, "cannot %s %s: %s", action, metrics->path, strerror(errno));
-}
 
 /* *end: where the line of step last_step ends (the last such line). A last line without its end was cut off. */
 static psk_status find_end(const psk_metrics *metrics, int64_t last_step, long *end) {
@@ -39,7 +35,7 @@ static psk_status find_end(const psk_metrics *metrics, int64_t last_step, long *
             break;
         *end = ftell(metrics->file);
     }
-    return ferror(metrics->file) || *end < 0 ? failed(metrics, "read") : PSK_OK;
+    return ferror(metrics->file) || *end < 0 ? psk_file_error(metrics->path, "read") : PSK_OK;
 }
 
 psk_status psk_metrics_open(const char *path, int64_t last_step, psk_metrics **out) {
@@ -51,14 +47,14 @@ psk_status psk_metrics_open(const char *path, int64_t last_step, psk_metrics **o
     PSK_TRY_GOTO(status, psk_strdup(path, &metrics->path), failed);
     metrics->file = fopen(path, last_step > 0 ? "a+" : "w");
     if (!metrics->file) {
-        status = failed(metrics, "open");
+        status = psk_file_error(metrics->path, "open");
         goto failed;
     }
     if (last_step > 0) {
         rewind(metrics->file);
         PSK_TRY_GOTO(status, find_end(metrics, last_step, &end), failed);
         if (ftruncate(fileno(metrics->file), end) != 0 || fseek(metrics->file, 0, SEEK_END) != 0) {
-            status = failed(metrics, "shorten");
+            status = psk_file_error(metrics->path, "shorten");
             goto failed;
         }
     }
@@ -82,11 +78,12 @@ psk_status psk_metrics_write(psk_metrics *metrics, const psk_train_progress *pro
     PSK_METRICS(NUMBER)
 #undef NUMBER
     fprintf(metrics->file, ", \"memory_bytes\": %" PRId64 "}\n", progress->memory_bytes);
-    return fflush(metrics->file) != 0 || ferror(metrics->file) ? failed(metrics, "write") : PSK_OK;
+    return fflush(metrics->file) != 0 || ferror(metrics->file) ? psk_file_error(metrics->path, "write") : PSK_OK;
 }
 
 psk_status psk_metrics_sync(psk_metrics *metrics) {
-    return fflush(metrics->file) != 0 || fsync(fileno(metrics->file)) != 0 ? failed(metrics, "write") : PSK_OK;
+    return fflush(metrics->file) != 0 || fsync(fileno(metrics->file)) != 0 ? psk_file_error(metrics->path, "write")
+                                                                           : PSK_OK;
 }
 
 void psk_metrics_close(psk_metrics *metrics) {

@@ -1,5 +1,6 @@
 #include "train/tensorboard.h"
 
+#include "base/files.h"
 #include "base/memory.h"
 #include "data/little_endian.h"
 #include "train/metrics.h"
@@ -112,7 +113,7 @@ static psk_status write_event(psk_events *events, const message *event) {
     fwrite(event->bytes, 1, event->size, events->file);
     fwrite(tail, 1, sizeof tail, events->file);
     if (fflush(events->file) != 0 || ferror(events->file))
-        return psk_fail(PSK_ERROR_FILE, "cannot write %s: %s", events->path, strerror(errno));
+        return psk_file_error(events->path, "write");
     return PSK_OK;
 }
 
@@ -128,7 +129,7 @@ static psk_status create_file(psk_events *events, const char *folder, int64_t fi
             break;
     }
     if (!events->file)
-        return psk_fail(PSK_ERROR_FILE, "cannot create %s: %s", events->path, strerror(errno));
+        return psk_file_error(events->path, "create");
     return PSK_OK;
 }
 
