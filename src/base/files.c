@@ -84,6 +84,14 @@ void psk_unmap_file(psk_mapping *mapping) {
     *mapping = (psk_mapping){NULL, 0};
 }
 
+psk_status psk_refuse_pointer(const char *path, const void *bytes, size_t size) {
+    static const char begin[] = "version https://git-lfs";
+    if (size < sizeof begin - 1 || memcmp(bytes, begin, sizeof begin - 1) != 0)
+        return PSK_OK;
+    return psk_fail(PSK_ERROR_FORMAT,
+                    "%s: is a Git LFS pointer, not the file itself; fetch the contents with: git lfs pull", path);
+}
+
 /* Doubles a buffer of which `used` bytes are in use. */
 static psk_status enlarge(char **buffer, size_t used, size_t *capacity) {
     void *larger;

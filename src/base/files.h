@@ -21,6 +21,9 @@ typedef struct psk_mapping {
 psk_status psk_map_file(const char *path, psk_mapping *out);
 void psk_unmap_file(psk_mapping *mapping); /* accepts an empty one */
 
+/* FORMAT if a file that begins with these bytes is a Git LFS pointer: what lies there until the file is fetched. */
+psk_status psk_refuse_pointer(const char *path, const void *bytes, size_t size);
+
 /* The whole file, one 0 byte after it; *out is released by psk_free. PSK_ERROR_FORMAT above `limit` bytes. */
 psk_status psk_read_file(const char *path, size_t limit, char **out, size_t *size);
 

@@ -47,10 +47,7 @@ static bool begins(const psk_byte_source *source, const void *bytes, size_t size
 }
 
 static psk_status choose_decoder(psk_byte_source *source) {
-    static const char lfs[] = "version https://git-lfs";
-    if (begins(source, lfs, sizeof lfs - 1))
-        return psk_fail(PSK_ERROR_FORMAT, "%s is a Git LFS pointer, not the text: fetch the file itself (git lfs pull)",
-                        source->path);
+    PSK_TRY(psk_refuse_pointer(source->path, source->buffer, source->end));
     for (size_t i = 0; i < DECODERS; i++) {
         const psk_decoder *const decoder = decoders[i];
         if (begins(source, decoder->magic, decoder->magic_size))

@@ -28,13 +28,10 @@ static psk_shard_header load_header(const unsigned char *bytes) {
 
 /* Is this file a shard at all, and one that we know how to read? */
 static psk_status check_kind(const char *path, const psk_mapping *mapping) {
-    static const char lfs[] = "version https://git-lfs";
     const size_t size = mapping->size, magic = strlen(MAGIC);
     if (size == 0)
         return psk_fail(PSK_ERROR_FORMAT, "%s is empty: a shard has at least %d bytes", path, HEADER_SIZE);
-    if (size >= sizeof lfs - 1 && memcmp(mapping->data, lfs, sizeof lfs - 1) == 0)
-        return psk_fail(PSK_ERROR_FORMAT, "%s is a Git LFS pointer, not a shard: fetch the file itself (git lfs pull)",
-                        path);
+    PSK_TRY(psk_refuse_pointer(path, mapping->data, size));
     if (memcmp(mapping->data, MAGIC, size < magic ? size : magic) != 0)
         return psk_fail(PSK_ERROR_FORMAT, "%s is not a shard: it does not begin with \"%s\"", path, MAGIC);
     if (size < HEADER_SIZE)

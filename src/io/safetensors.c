@@ -15,7 +15,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors data are 
 #define PREFIX_BYTES 8                     /* the size of the header comes first */
 #define HEADER_LIMIT ((uint64_t)100000000) /* as in the format's reference implementation */
 #define METADATA_KEY "__metadata__"
-#define LFS_PREFIX   "version https://git-lfs"
 
 /* Name and size, in the order of psk_dtype. */
 #define DTYPES(X)              X(F32, 4) X(F64, 8) X(BF16, 2) X(F16, 2) X(I32, 4) X(I64, 8) X(U8, 1) X(U16, 2) X(U32, 4)
@@ -61,10 +60,7 @@ const char *psk_dtype_name(psk_dtype dtype) {
 static psk_status check_prefix(psk_safetensors *file) {
     const unsigned char *bytes = file->mapping.data;
     const size_t size = file->mapping.size;
-    if (size >= strlen(LFS_PREFIX) && memcmp(bytes, LFS_PREFIX, strlen(LFS_PREFIX)) == 0)
-        return psk_fail(PSK_ERROR_FORMAT,
-                        "%s: is a Git LFS pointer, not the file itself; fetch the contents with: git lfs pull",
-                        file->path);
+    PSK_TRY(psk_refuse_pointer(file->path, bytes, size));
     if (size < PREFIX_BYTES)
         return psk_fail(PSK_ERROR_FORMAT,
                         "%s: %zu bytes are too few for a safetensors file, which begins with 8 bytes of "
