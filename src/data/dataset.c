@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include "base/memory.h"
+#include "data/file_names.h"
 #include "data/prepare_journal.h"
 
 #define XXH_INLINE_ALL
@@ -42,8 +43,7 @@ static psk_status count_shards(const char *folder, const char *split, int64_t *c
     PSK_TRY(psk_list_folder(folder, &names, &entries));
     snprintf(prefix, sizeof prefix, "%.16s-", split);
     for (int64_t i = 0; i < entries; i++) {
-        const size_t length = strlen(names[i]);
-        if (strncmp(names[i], prefix, strlen(prefix)) != 0 || length < 4 || strcmp(names[i] + length - 4, ".psk") != 0)
+        if (strncmp(names[i], prefix, strlen(prefix)) != 0 || !psk_name_ends(names[i], ".psk"))
             continue;
         psk_shard_name(split, *count, expected);
         if (strcmp(names[i], expected) != 0) {

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "data/block_encoder.h"
 #include "data/dataset.h"
+#include "data/file_names.h"
 #include "data/prepare_journal.h"
 #include "data/split_writer.h"
 
@@ -125,12 +126,10 @@ static psk_status check_no_shards(const char *folder) {
     char **names;
     int64_t entries;
     PSK_TRY(psk_list_folder(folder, &names, &entries));
-    for (int64_t i = 0; i < entries && status == PSK_OK; i++) {
-        const size_t length = strlen(names[i]);
-        if (length >= 4 && strcmp(names[i] + length - 4, ".psk") == 0)
+    for (int64_t i = 0; i < entries && status == PSK_OK; i++)
+        if (psk_name_ends(names[i], ".psk"))
             status = psk_fail(PSK_ERROR_ARGUMENT, "%s holds shards already (%s): remove them or choose another folder",
                               folder, names[i]);
-    }
     psk_free_names(names, entries);
     return status;
 }

@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "data/file_names.h"
 #include "data/tokenizer_kinds.h"
 
 #include <inttypes.h>
@@ -138,11 +139,6 @@ static psk_status load_folder(const char *folder, psk_tokenizer **out) {
     return status;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
 psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
     *out = NULL;
     if (!name_or_path)
@@ -151,7 +147,7 @@ psk_status psk_tokenizer_load(const char *name_or_path, psk_tokenizer **out) {
         return psk_tokenizer_bytes(out);
     if (psk_is_folder(name_or_path))
         return load_folder(name_or_path, out);
-    if (ends_with(name_or_path, ".model"))
+    if (psk_name_ends(name_or_path, ".model"))
         return psk_tokenizer_sentencepiece(name_or_path, out);
     if (psk_is_file(name_or_path))
         return load_json(name_or_path, out);

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "data/file_names.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -317,7 +318,7 @@ static psk_status open_labels(const char *path, const char *given, char beside[W
     labels->given = given != NULL;
     labels->file.path = given;
     if (!given) {
-        const size_t stem = size > 6 && strcmp(path + size - 6, ".jsonl") == 0 ? size - 6 : size;
+        const size_t stem = psk_name_ends(path, ".jsonl") ? size - strlen(".jsonl") : size;
         const int needed = snprintf(beside, WHERE_SIZE, "%.*s-labels.lst", (int)stem, path);
         if (needed < 0 || needed >= WHERE_SIZE || !psk_is_file(beside))
             return PSK_OK;
