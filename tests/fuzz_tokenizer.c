@@ -3,7 +3,7 @@
  * has to give texts back. Not built with the tests; from the root folder, with OPTIONS for -D_GNU_SOURCE
  * -DPSK_WITH_PCRE2=1 -DPSK_WITH_SENTENCEPIECE=1 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc:
  *   clang++ -std=c++17 OPTIONS -fno-sanitize=undefined -c src/data/sentencepiece.cc -o build/sentencepiece.o
- *   clang OPTIONS src/base/?*.c src/data/bpe*.c src/data/tokenizer.c src/data/tokenizer_[bms]*.c src/data/utf8_valid.c
+ *   clang OPTIONS src/base/?*.c src/data/bpe*.c src/data/tokenizer.c src/data/tokenizer_[bms]*.c
  * tests/fuzz_tokenizer.c build/sentencepiece.o -ljansson -lpcre2-8 -lsentencepiece -lsentencepiece_train -lstdc++ -lm
  * -o build/fuzz_tokenizer && build/fuzz_tokenizer -max_len=600 */
 #include "base/memory.h"

@@ -57,11 +57,55 @@ static void test_timing(void **state) {
     assert_int_equal(psk_utf8_finish(&s, out), 0);
 }
 
+/* Whether `length` bytes, the third and fourth of them continuing, are a character: by the number that they spell. */
+static bool spells_a_character(const unsigned char *bytes, size_t length) {
+    static const unsigned int least[] = {0, 0x80, 0x800, 0x10000};
+    unsigned int number = length == 1 ? bytes[0] : bytes[0] & (0x7Fu >> length);
+    for (size_t i = 1; i < length; i++)
+        number = number << 6 | (bytes[i] & 0x3F);
+    return (length == 1 || (bytes[1] & 0xC0) == 0x80) && number >= least[length - 1] && number <= 0x10FFFF &&
+           (number < 0xD800 || number > 0xDFFF);
+}
+
+/* All first bytes with all second ones: a character is valid, comes out of the stream as it is, and not without its
+ * last byte; what is none is neither. */
+static void test_validity(void **state) {
+    (void)state;
+    for (unsigned int first = 0; first < 256; first++)
+        for (unsigned int second = 0; second < 256; second++) {
+            const unsigned char bytes[] = {(unsigned char)first, (unsigned char)second, 0xBF, 0x80};
+            const char *const text = (const char *)bytes;
+            const size_t length = first < 0x80 ? 1 : first < 0xC0 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+            const bool whole = length > 0 && first < 0xF8 && spells_a_character(bytes, length);
+            char out[64];
+            assert_int_equal(psk_utf8_valid_end(text, length ? length : 1, 0), whole ? length : 0);
+            if (length > 1)
+                assert_int_equal(psk_utf8_valid_end(text, length - 1, 0), 0);
+            if (length > 0)
+                assert_true(whole == (stream(bytes, length, out) == length && memcmp(out, bytes, length) == 0));
+        }
+}
+
+static void test_valid_end(void **state) {
+    (void)state;
+    for (size_t bad = 0; bad < 40; bad++) { /* wherever it is in the words that are looked at */
+        char text[43] = "forty letters, and \xC3\xA9 somewhere in between";
+        const size_t end = bad == 20 ? 19 : bad; /* in the midst of a character */
+        text[bad] = '\xFF';
+        assert_int_equal(psk_utf8_valid_end(text, 40, 0), end);
+        assert_int_equal(psk_utf8_valid_end(text, 40, end), end);
+        assert_int_equal(psk_utf8_valid_end(text, bad, 0), end);
+    }
+    assert_int_equal(psk_utf8_valid_end("\xE2\x82x", 3, 0), 0);
+    assert_int_equal(psk_utf8_valid_end("\xF0\x9Fx\x80", 4, 0), 0);
+    assert_int_equal(psk_utf8_valid_end("\xF0\x9F\x98x", 4, 0), 0);
+    assert_int_equal(psk_utf8_valid_end("", 0, 0), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_characters),
-        cmocka_unit_test(test_replacement),
-        cmocka_unit_test(test_timing),
+        cmocka_unit_test(test_characters), cmocka_unit_test(test_replacement), cmocka_unit_test(test_timing),
+        cmocka_unit_test(test_validity),   cmocka_unit_test(test_valid_end),
     };
     return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 #include "base/utf8.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
@@ -17,8 +18,46 @@ static bool may_be_second(unsigned char lead, unsigned char byte) {
     return byte >= low && byte <= high;
 }
 
+static bool is_continuation(unsigned char byte) {
+    return (byte & 0xC0) == 0x80;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- whole
+ */
+
+/* Bytes of the character at text, 0 if there is no whole one. */
+static size_t whole_character(const unsigned char *text, size_t size) {
+    const size_t length = character_size(text[0]);
+    if (length > size || (length > 1 && !may_be_second(text[0], text[1])))
+        return 0;
+    for (size_t i = 2; i < length; i++)
+        if (!is_continuation(text[i]))
+            return 0;
+    return length;
+}
+
+size_t psk_utf8_valid_end(const char *text, size_t size, size_t start) {
+    const uint64_t high_bits = 0x8080808080808080u;
+    size_t at = start;
+    while (at < size) {
+        uint64_t word;
+        if (size - at >= sizeof word && (memcpy(&word, text + at, sizeof word), (word & high_bits) == 0)) {
+            at += sizeof word;
+            continue;
+        }
+        const size_t step = whole_character((const unsigned char *)text + at, size - at);
+        if (step == 0)
+            return at;
+        at += step;
+    }
+    return at;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ stream
+ */
+
 static bool continues(const psk_utf8_stream *stream, unsigned char byte) {
-    return stream->count == 1 ? may_be_second(stream->pending[0], byte) : (byte & 0xC0) == 0x80;
+    return stream->count == 1 ? may_be_second(stream->pending[0], byte) : is_continuation(byte);
 }
 
 size_t psk_utf8_finish(psk_utf8_stream *stream, char out[PSK_UTF8_OUTPUT_CAPACITY]) {

@@ -1,8 +1,12 @@
-/* Bytes as they come, whole characters out: what a stream of tokens needs before it is text. */
+/* Which bytes are UTF-8; bytes as they come, whole characters out: what a stream of tokens needs before it is text. */
 #ifndef PSK_UTF8_H
 #define PSK_UTF8_H
 
 #include <stddef.h>
+
+/* The first place from `start` on where no well-formed character (Unicode, table 3-7) begins; `size` if there is none.
+ */
+size_t psk_utf8_valid_end(const char *text, size_t size, size_t start);
 
 /* The beginning of a character whose rest has not come yet. */
 typedef struct psk_utf8_stream {

@@ -1,7 +1,7 @@
 #include "data/bpe_split.h"
 
 #include "base/memory.h"
-#include "data/utf8_valid.h"
+#include "base/utf8.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>

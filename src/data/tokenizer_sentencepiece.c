@@ -1,9 +1,9 @@
 /* A SentencePiece model as a tokenizer. */
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "data/sentencepiece.h"
 #include "data/tokenizer_kinds.h"
-#include "data/utf8_valid.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>

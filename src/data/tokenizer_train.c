@@ -1,10 +1,10 @@
 /* psk_tokenizer_train: the inputs of a preparation, line by line, to SentencePiece's trainer. */
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "data/block_encoder.h"
 #include "data/sentencepiece.h"
 #include "data/tokenizer_kinds.h"
-#include "data/utf8_valid.h"
 
 #include <inttypes.h>
 #include <string.h>

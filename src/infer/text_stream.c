@@ -35,24 +35,11 @@ static bool stop_advance(stop_string *stop, char byte) {
     return stop->matched == stop->size;
 }
 
-static bool is_utf8(const char *text, size_t size) {
-    psk_utf8_stream characters = {.count = 0};
-    char out[PSK_UTF8_OUTPUT_CAPACITY];
-    size_t used = 0;
-    for (size_t i = 0; i < size; i++) {
-        const size_t count = psk_utf8_push(&characters, (unsigned char)text[i], out);
-        if (count > i + 1 - used || memcmp(out, text + used, count) != 0)
-            return false;
-        used += count;
-    }
-    return characters.count == 0;
-}
-
 static psk_status stop_create(const char *text, int64_t number, stop_string *stop) {
     stop->size = text ? strlen(text) : 0;
     if (stop->size == 0)
         return psk_fail(PSK_ERROR_ARGUMENT, "stop string %" PRId64 " is empty", number);
-    if (!is_utf8(text, stop->size))
+    if (psk_utf8_valid_end(text, stop->size, 0) < stop->size)
         return psk_fail(PSK_ERROR_ARGUMENT, "stop string %" PRId64 " is not UTF-8", number);
     PSK_TRY(psk_strdup(text, &stop->text));
     PSK_TRY(psk_alloc_zero(stop->size * sizeof *stop->borders, "a stop string", (void **)&stop->borders));
