@@ -4,6 +4,8 @@
 #include "train/tensorboard.h"
 #include "train_support.h"
 
+#include <locale.h>
+
 static fixture f;
 
 static int set_up(void **unused) {
@@ -191,7 +193,7 @@ static void metrics_lines(void **unused) {
     psk_metrics_close(metrics);
     PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
     static const char line[] = "{\"step\": 1, \"tokens\": 32, \"loss\": 1.5, \"grad_norm\": 0.25, \"lr\": 0.5, "
-                               "\"tokens_per_second\": 1000, \"valid_loss\": null, \"seconds\": 2, "
+                               "\"tokens_per_second\": 1000.0, \"valid_loss\": null, \"seconds\": 2.0, "
                                "\"memory_bytes\": 4096}\n";
     assert_int_equal(size, 3 * (sizeof line - 1));
     assert_memory_equal(text, line, sizeof line - 1);
@@ -223,12 +225,31 @@ static void metrics_on_a_full_disk(void **unused) {
     psk_metrics_close(metrics);
 }
 
+/* A program may have set the locale of its user, where 1.5 is written 1,5. */
+static void metrics_in_a_locale_with_commas(void **unused) {
+    (void)unused;
+    psk_metrics *metrics;
+    const psk_train_progress p = {.step = 1, .loss = 1.5};
+    const char *const path = path_in(f.output, "metrics.jsonl");
+    if (!setlocale(LC_NUMERIC, "de_DE.UTF-8"))
+        skip();
+    PSK_TEST_OK(psk_make_folders(f.output));
+    PSK_TEST_OK(psk_metrics_open(path, 0, &metrics));
+    PSK_TEST_OK(psk_metrics_write(metrics, &p));
+    psk_metrics_close(metrics);
+    const psk_status status = psk_metrics_open(path, 1, &metrics);
+    setlocale(LC_NUMERIC, "C");
+    PSK_TEST_OK(status);
+    psk_metrics_close(metrics);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc32c_vectors),
         cmocka_unit_test_setup_teardown(event_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(metrics_lines, set_up, tear_down),
         cmocka_unit_test(metrics_on_a_full_disk),
+        cmocka_unit_test_setup_teardown(metrics_in_a_locale_with_commas, set_up, tear_down),
     };
     prefer_memory_folder();
     return cmocka_run_group_tests(tests, NULL, NULL);

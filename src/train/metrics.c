@@ -4,7 +4,6 @@
 #include "base/json.h"
 #include "base/memory.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,20 +64,36 @@ failed:
     return status;
 }
 
-static void put_number(FILE *file, const char *key, double value) {
-    if (isfinite(value))
-        fprintf(file, ", \"%s\": %.17g", key, value);
-    else
-        fprintf(file, ", \"%s\": null", key);
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
-psk_status psk_metrics_write(psk_metrics *metrics, const psk_train_progress *progress) {
-    fprintf(metrics->file, "{\"step\": %" PRId64 ", \"tokens\": %" PRId64, progress->step, progress->tokens);
-#define NUMBER(key, field, tag) put_number(metrics->file, #key, progress->field);
+static psk_status put_figures(const psk_train_progress *progress, json_t *line) {
+    PSK_TRY(psk_json_set(line, "step", json_integer(progress->step)));
+    PSK_TRY(psk_json_set(line, "tokens", json_integer(progress->tokens)));
+#define NUMBER(key, field, tag) PSK_TRY(psk_json_set(line, #key, number(progress->field)));
     PSK_METRICS(NUMBER)
 #undef NUMBER
-    fprintf(metrics->file, ", \"memory_bytes\": %" PRId64 "}\n", progress->memory_bytes);
-    return fflush(metrics->file) != 0 || ferror(metrics->file) ? psk_file_error(metrics->path, "write") : PSK_OK;
+    return psk_json_set(line, "memory_bytes", json_integer(progress->memory_bytes));
+}
+
+/* By jansson: printf would write the decimal point of the program's locale. */
+psk_status psk_metrics_write(psk_metrics *metrics, const psk_train_progress *progress) {
+    psk_status status;
+    char *text = NULL;
+    psk_json_init();
+    json_t *line = json_object();
+    if (!line)
+        return psk_fail(PSK_ERROR_MEMORY, "out of memory for a line of %s", metrics->path);
+    PSK_TRY_GOTO(status, put_figures(progress, line), done);
+    PSK_TRY_GOTO(status, psk_json_dump(line, metrics->path, 0, &text), done);
+    fprintf(metrics->file, "%s\n", text);
+    if (fflush(metrics->file) != 0 || ferror(metrics->file))
+        status = psk_file_error(metrics->path, "write");
+done:
+    psk_free(text);
+    json_decref(line);
+    return status;
 }
 
 psk_status psk_metrics_sync(psk_metrics *metrics) {
