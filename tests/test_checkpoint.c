@@ -47,10 +47,14 @@ static psk_checkpoint checkpoint(void) {
     return (psk_checkpoint){.output = f.output, .model = f.model, .m = m, .v = v, .state = &state};
 }
 
-static psk_status write_step(int64_t step, int64_t keep_last, psk_rank rank) {
+typedef enum { NOT_BEST, BEST } best_or_not;
+
+static psk_status write_step(int64_t step, int64_t keep_last, best_or_not rank) {
     const psk_checkpoint c = checkpoint();
     state.step = step;
-    return psk_checkpoint_write(&c, options, keep_last, rank);
+    if (rank == BEST)
+        state.best_step = step;
+    return psk_checkpoint_write(&c, options, keep_last);
 }
 
 /* Reads the newest checkpoint into buffers of NaN; they stay the caller's. */
@@ -85,12 +89,12 @@ static void carries_the_tokenizer(void **unused) {
     psk_tokenizer *tokenizer;
     psk_checkpoint c = checkpoint();
     state.step = 500;
-    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2));
     assert_false(newest_has_a_tokenizer());
     PSK_TEST_OK(psk_tokenizer_load("bytes", &tokenizer));
     c.tokenizer = tokenizer;
     state.step = 501;
-    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(psk_checkpoint_write(&c, options, 2));
     assert_true(newest_has_a_tokenizer());
     psk_tokenizer_free(tokenizer);
 }
@@ -135,7 +139,7 @@ static psk_status read_status(void) {
 static void round_trip(void **unused) {
     (void)unused;
     psk_train_state read;
-    PSK_TEST_OK(write_step(500, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(500, 2, NOT_BEST));
     assert_newest(500);
     float *spare = psk_test_buffer(f.model->params.floats);
     PSK_TEST_OK(read_newest(f.model, spare, spare, &read));
@@ -145,31 +149,23 @@ static void round_trip(void **unused) {
     assert_int_equal(read.cursor.index, 17);
     assert_true(read.best_loss == 1.5 && read.seconds == 12.25);
     state.best_loss = NAN;
-    PSK_TEST_OK(write_step(501, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(501, 2, NOT_BEST));
     spare = psk_test_buffer(f.model->params.floats);
     PSK_TEST_OK(read_newest(f.model, spare, spare, &read));
     psk_test_free(spare);
     assert_true(isnan(read.best_loss));
 }
 
-static void assert_link(const char *name, const char *expected) {
-    char target[256];
-    const ssize_t size = readlink(path_in(f.output, name), target, sizeof target - 1);
-    assert_true(size > 0);
-    target[size] = 0;
-    assert_string_equal(target, expected);
-}
-
 static void layout(void **unused) {
     (void)unused;
     psk_model *loaded;
-    PSK_TEST_OK(write_step(4, 2, PSK_BEST));
-    PSK_TEST_OK(write_step(8, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(4, 2, BEST));
+    PSK_TEST_OK(write_step(8, 2, NOT_BEST));
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000004 step-00000008 ");
     assert_string_equal(names_in(path_in(f.output, "last")),
                         "config.json model.safetensors optimizer.safetensors state.json ");
-    assert_link("last", "checkpoints/step-00000008");
-    assert_link("best", "checkpoints/step-00000004");
+    assert_link(f.output, "last", "checkpoints/step-00000008");
+    assert_link(f.output, "best", "checkpoints/step-00000004");
     PSK_TEST_OK(psk_model_config_write(path_in(f.output, "config.json"), &f.model->config));
     const char *const folders[] = {f.output, path_in(f.output, "last"), path_in(f.output, "best")};
     for (int i = 0; i < 3; i++) {
@@ -185,15 +181,15 @@ static void keeps_the_last_and_the_best(void **unused) {
     char kept[1024];
     snprintf(kept, sizeof kept, "%s", folder);
     for (int64_t step = 1; step <= 6; step++)
-        PSK_TEST_OK(write_step(step, 2, step == 2 ? PSK_BEST : PSK_NOT_BEST));
+        PSK_TEST_OK(write_step(step, 2, step == 2 ? BEST : NOT_BEST));
     assert_string_equal(names_in(kept), "step-00000002 step-00000005 step-00000006 ");
-    PSK_TEST_OK(write_step(7, 2, PSK_BEST)); /* the old best may go */
+    PSK_TEST_OK(write_step(7, 2, BEST)); /* the old best may go */
     assert_string_equal(names_in(kept), "step-00000006 step-00000007 ");
-    PSK_TEST_OK(write_step(8, 0, PSK_NOT_BEST)); /* none but the newest and the best */
+    PSK_TEST_OK(write_step(8, 0, NOT_BEST)); /* none but the newest and the best */
     assert_string_equal(names_in(kept), "step-00000007 step-00000008 ");
-    PSK_TEST_OK(write_step(99999999, 2, PSK_NOT_BEST)); /* nine digits are more than eight, not "1..." before "9..." */
-    PSK_TEST_OK(write_step(100000000, 2, PSK_NOT_BEST));
-    PSK_TEST_OK(write_step(100000001, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(99999999, 2, NOT_BEST)); /* nine digits are more than eight, not "1..." before "9..." */
+    PSK_TEST_OK(write_step(100000000, 2, NOT_BEST));
+    PSK_TEST_OK(write_step(100000001, 2, NOT_BEST));
     assert_string_equal(names_in(kept), "step-00000007 step-100000000 step-100000001 ");
     assert_newest(100000001);
 }
@@ -202,12 +198,28 @@ static void keeps_the_last_and_the_best(void **unused) {
 static void same_step_again(void **unused) {
     (void)unused;
     struct stat before, after;
-    PSK_TEST_OK(write_step(5, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(5, 2, NOT_BEST));
     assert_int_equal(stat(path_in(f.output, "last/state.json"), &before), 0);
-    PSK_TEST_OK(write_step(5, 2, PSK_BEST));
+    PSK_TEST_OK(write_step(5, 2, BEST));
     assert_int_equal(stat(path_in(f.output, "last/state.json"), &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);
-    assert_link("best", "checkpoints/step-00000005");
+    assert_link(f.output, "best", "checkpoints/step-00000005");
+}
+
+/* A state from before it named the best step: the link does. */
+static void best_of_an_old_run(void **unused) {
+    (void)unused;
+    psk_train_state read;
+    float *const spare = psk_test_buffer(f.model->params.floats);
+    PSK_TEST_OK(write_step(3, 2, NOT_BEST));
+    PSK_TEST_OK(read_newest(f.model, spare, spare, &read));
+    assert_int_equal(read.best_step, 0);
+    PSK_TEST_OK(write_step(4, 2, BEST));
+    state.best_step = 0;
+    PSK_TEST_OK(write_step(8, 2, NOT_BEST));
+    PSK_TEST_OK(read_newest(f.model, spare, spare, &read));
+    assert_int_equal(read.best_step, 4);
+    psk_test_free(spare);
 }
 
 static void newest_of_nothing(void **unused) {
@@ -230,7 +242,7 @@ static void die_writing(int64_t step) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         signal(SIGXFSZ, SIG_DFL);
         psk_test_limit_files(10000);
-        write_step(step, 1, PSK_BEST);
+        write_step(step, 1, BEST);
         _exit(0);
     }
     int status;
@@ -242,7 +254,7 @@ static void remains_of_a_crash(void **unused) {
     (void)unused;
     char folder[1024];
     snprintf(folder, sizeof folder, "%s/checkpoints", f.output);
-    PSK_TEST_OK(write_step(4, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(4, 2, NOT_BEST));
     die_writing(8);
     assert_string_equal(names_in(folder), "incomplete-step-00000008 step-00000004 ");
     assert_newest(4);
@@ -250,7 +262,7 @@ static void remains_of_a_crash(void **unused) {
     assert_string_equal(names_in(folder), "step-00000004 ");
     assert_newest(4);
     die_writing(8);
-    PSK_TEST_OK(write_step(8, 2, PSK_NOT_BEST)); /* also without tidying up first */
+    PSK_TEST_OK(write_step(8, 2, NOT_BEST)); /* also without tidying up first */
     assert_newest(8);
     assert_string_equal(names_in(path_in(f.output, "last")),
                         "config.json model.safetensors optimizer.safetensors state.json ");
@@ -261,7 +273,7 @@ static void full_disk(void **unused) {
     char weights[1024], folder[1024];
     struct stat facts;
     signal(SIGXFSZ, SIG_IGN);
-    PSK_TEST_OK(write_step(4, 1, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(4, 1, NOT_BEST));
     snprintf(weights, sizeof weights, "%s/last/model.safetensors", f.output);
     snprintf(folder, sizeof folder, "%s/checkpoints", f.output);
     assert_int_equal(stat(weights, &facts), 0);
@@ -269,14 +281,14 @@ static void full_disk(void **unused) {
                              (rlim_t)facts.st_size + 1000 /* the weights fit, the moments do not */};
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         psk_test_limit_files(limits[i]);
-        const psk_status status = write_step(8, 1, PSK_BEST);
+        const psk_status status = write_step(8, 1, BEST);
         psk_test_limit_files(RLIM_INFINITY);
         PSK_TEST_FAILS(status, PSK_ERROR_FILE, "checkpoint of step 8 was not written", "the ones before are whole");
         assert_string_equal(names_in(folder), "step-00000004 ");
-        assert_link("last", "checkpoints/step-00000004");
+        assert_link(f.output, "last", "checkpoints/step-00000004");
         assert_newest(4);
     }
-    PSK_TEST_OK(write_step(8, 1, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(8, 1, NOT_BEST));
     assert_newest(8);
 }
 
@@ -285,7 +297,7 @@ static void full_disk(void **unused) {
 
 static void without_optimizer(void **unused) {
     (void)unused;
-    PSK_TEST_OK(write_step(4, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(4, 2, NOT_BEST));
     assert_int_equal(remove(path_in(f.output, "last/optimizer.safetensors")), 0);
     PSK_TEST_FAILS(read_status(), PSK_ERROR_FILE, "optimizer.safetensors", "weights only", "step-00000004");
 }
@@ -300,6 +312,10 @@ static void damaged_files(void **unused) {
         {"state.json", "{\"version\": 2}", "version 2, expected 1", PSK_ERROR_FORMAT},
         {"state.json", "{\"version\": 1}", "\"step\" is missing", PSK_ERROR_FORMAT},
         {"state.json", "{\"version\": 1, \"step\": -4}", "step", PSK_ERROR_FORMAT},
+        {"state.json",
+         "{\"version\": 1, \"step\": 4, \"tokens\": 1, \"epoch\": 0, \"index\": 0, \"context\": 16, \"seed\": 5, "
+         "\"data\": \"fedcba9876543210\", \"best_step\": 5}",
+         "\"best_step\" is 5, expected an integer from 1 to 4", PSK_ERROR_FORMAT},
         {"model.safetensors", "short", "model.safetensors", PSK_ERROR_FORMAT},
         {"optimizer.safetensors", "", "optimizer.safetensors", PSK_ERROR_FORMAT},
         {"config.json", "{}", "config.json", PSK_ERROR_FORMAT},
@@ -307,7 +323,7 @@ static void damaged_files(void **unused) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const int64_t step = (int64_t)i + 1;
         char path[1024];
-        PSK_TEST_OK(write_step(step, 1, PSK_NOT_BEST));
+        PSK_TEST_OK(write_step(step, 1, NOT_BEST));
         snprintf(path, sizeof path, "%s/last/%s", f.output, cases[i].file);
         PSK_TEST_OK(psk_write_file(path, cases[i].text, strlen(cases[i].text)));
         PSK_TEST_FAILS(read_status(), cases[i].status, cases[i].file, cases[i].words);
@@ -316,7 +332,7 @@ static void damaged_files(void **unused) {
 
 static void other_run(void **unused) {
     (void)unused;
-    PSK_TEST_OK(write_step(4, 2, PSK_NOT_BEST));
+    PSK_TEST_OK(write_step(4, 2, NOT_BEST));
     const psk_train_state kept = state;
     state.seed = 6;
     PSK_TEST_FAILS(read_status(), PSK_ERROR_ARGUMENT, "seed 5", "say 6");
@@ -341,7 +357,8 @@ static psk_status write_and_read(void *unused) {
     psk_checkpoint c = checkpoint();
     PSK_TRY(psk_remove_tree(f.output));
     PSK_TRY(psk_run_folder_prepare(f.output));
-    PSK_TRY(psk_checkpoint_write(&c, options, 1, PSK_BEST));
+    state.best_step = state.step;
+    PSK_TRY(psk_checkpoint_write(&c, options, 1));
     PSK_TRY(psk_checkpoint_newest(f.output, &path));
     c.state = &read;
     const psk_status status = psk_checkpoint_read(path, &c, &found);
@@ -364,6 +381,7 @@ int main(void) {
         TEST(layout),
         TEST(keeps_the_last_and_the_best),
         TEST(same_step_again),
+        TEST(best_of_an_old_run),
         TEST(newest_of_nothing),
         TEST(remains_of_a_crash),
         TEST(full_disk),

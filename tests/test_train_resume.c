@@ -109,6 +109,37 @@ static void resume_after_a_crash(void **unused) {
     psk_model_free(model);
 }
 
+static void point_to_step_4(const char *link) {
+    const char *const path = path_in(f.output, link);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("checkpoints/step-00000004", path), 0);
+}
+
+/* Killed when the checkpoint of step 8, the best, was whole and no link had moved. */
+static void resume_moves_the_links(void **unused) {
+    (void)unused;
+    psk_model *loaded;
+    psk_train_options o = small_options(&f);
+    watcher w = {.stop_at = 0};
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_int_equal(w.least_step, 8);
+    point_to_step_4("last");
+    point_to_step_4("best");
+    o.resume = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w)); /* nothing is left to do */
+    assert_link(f.output, "last", "checkpoints/step-00000008");
+    assert_link(f.output, "best", "checkpoints/step-00000008");
+    PSK_TEST_OK(psk_model_load(f.device, f.output, &loaded));
+    assert_same_weights(f.model, loaded);
+    psk_model_free(loaded);
+    point_to_step_4("best");
+    o.steps = 16;
+    o.eval_every = 0;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &w));
+    assert_link(f.output, "best", "checkpoints/step-00000008");
+    assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000008 step-00000012 step-00000016 ");
+}
+
 static void resume_with_other_options(void **unused) {
     (void)unused;
     psk_train_options o = small_options(&f);
@@ -127,10 +158,8 @@ static void resume_with_other_options(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(resume_is_exact),
-        TEST(resumes_what_knows_no_alignment),
-        TEST(resume_after_a_crash),
-        TEST(resume_with_other_options),
+        TEST(resume_is_exact),        TEST(resumes_what_knows_no_alignment), TEST(resume_after_a_crash),
+        TEST(resume_moves_the_links), TEST(resume_with_other_options),
     };
     prefer_memory_folder();
     return cmocka_run_group_tests(tests, NULL, NULL);

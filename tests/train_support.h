@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct fixture {
     char *folder;     /* of the test */
@@ -111,6 +112,14 @@ static inline const char *names_in(const char *parent) {
         snprintf(text + strlen(text), sizeof text - strlen(text), "%s ", names[i]);
     psk_free_names(names, count);
     return text;
+}
+
+static inline void assert_link(const char *folder, const char *name, const char *expected) {
+    char target[256];
+    const ssize_t size = readlink(path_in(folder, name), target, sizeof target - 1);
+    assert_true(size > 0);
+    target[size] = 0;
+    assert_string_equal(target, expected);
 }
 
 /* Fails unless all weights of two models are the same, bit for bit. */

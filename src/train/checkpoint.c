@@ -127,29 +127,47 @@ done:
     return status;
 }
 
-/* *step that OUTPUT/best points to, -1 if there is no such link. */
-static psk_status best_step(const char *output, int64_t *step) {
+/* OUTPUT/link -> checkpoints/step-..., if that is there. */
+static psk_status point_to_step(const char *output, const char *link, int64_t step) {
+    char name[NAME_SIZE], target[NAME_SIZE + sizeof CHECKPOINTS], *folder;
+    step_name(step, name);
+    snprintf(target, sizeof target, CHECKPOINTS "/%s", name);
+    PSK_TRY(psk_join_path(output, target, &folder));
+    const psk_status status = psk_is_folder(folder) ? point_link(output, link, target) : PSK_OK;
+    psk_free(folder);
+    return status;
+}
+
+psk_status psk_checkpoint_link(const psk_checkpoint *checkpoint) {
+    const psk_train_state *state = checkpoint->state;
+    PSK_TRY(point_to_step(checkpoint->output, "last", state->step));
+    PSK_TRY(point_link(checkpoint->output, "model.safetensors", "last/model.safetensors"));
+    return state->best_step ? point_to_step(checkpoint->output, "best", state->best_step) : PSK_OK;
+}
+
+/* *step that OUTPUT/best points to, 0 if there is no such link. */
+static psk_status linked_best_step(const char *output, int64_t *step) {
     char *path, target[NAME_SIZE + sizeof CHECKPOINTS];
     PSK_TRY(psk_join_path(output, "best", &path));
     const ssize_t size = readlink(path, target, sizeof target - 1);
     psk_free(path);
     target[size < 0 ? 0 : size] = 0;
-    *step = size < (ssize_t)sizeof CHECKPOINTS ? -1 : step_of(target + sizeof CHECKPOINTS); /* after "checkpoints/" */
+    const int64_t found = size < (ssize_t)sizeof CHECKPOINTS ? 0 : step_of(target + sizeof CHECKPOINTS);
+    *step = found > 0 ? found : 0; /* -1: not after "checkpoints/" */
     return PSK_OK;
 }
 
-static psk_status prune(const char *output, int64_t keep_last) {
+static psk_status prune(const psk_checkpoint *checkpoint, int64_t keep_last) {
     psk_status status = PSK_OK;
-    int64_t *steps, count, best;
+    int64_t *steps, count;
     const int64_t keep = keep_last > 1 ? keep_last : 1;
-    PSK_TRY(best_step(output, &best));
-    PSK_TRY(list_steps(output, &steps, &count));
+    PSK_TRY(list_steps(checkpoint->output, &steps, &count));
     for (int64_t i = 0; i < count - keep && status == PSK_OK; i++) {
         char name[NAME_SIZE], *path;
-        if (steps[i] == best)
+        if (steps[i] == checkpoint->state->best_step)
             continue;
         step_name(steps[i], name);
-        PSK_TRY_GOTO(status, join3(output, CHECKPOINTS, name, &path), done);
+        PSK_TRY_GOTO(status, join3(checkpoint->output, CHECKPOINTS, name, &path), done);
         status = psk_remove_tree(path);
         psk_free(path);
     }
@@ -252,6 +270,8 @@ static psk_status state_to_json(const psk_train_state *state, const json_t *opti
     PSK_TRY(psk_json_set(object, "seconds", json_real(state->seconds)));
     if (isfinite(state->best_loss))
         PSK_TRY(psk_json_set(object, "best_valid_loss", json_real(state->best_loss)));
+    if (state->best_step)
+        PSK_TRY(psk_json_set(object, "best_step", json_integer(state->best_step)));
     return psk_json_set(object, "options", json_incref((json_t *)(uintptr_t)options));
 }
 
@@ -310,6 +330,7 @@ static psk_status state_from_json(const json_t *object, const char *path, psk_tr
         return psk_fail(PSK_ERROR_FORMAT, "%s: \"data\" is \"%s\", expected 16 hexadecimal digits", path, data);
     PSK_TRY(psk_json_double(object, path, "seconds", 0, 1e300, &found.seconds));
     PSK_TRY(psk_json_double(object, path, "best_valid_loss", -1e300, 1e300, &found.best_loss));
+    PSK_TRY(psk_json_int(object, path, "best_step", 1, found.step, &found.best_step));
     PSK_TRY(state_must_agree(&found, state, path));
     *state = found;
     return PSK_OK;
@@ -319,6 +340,8 @@ static psk_status read_state(const psk_checkpoint *checkpoint, const char *path,
     json_t *object;
     PSK_TRY(psk_json_load(path, &object));
     psk_status status = state_from_json(object, path, checkpoint->state);
+    if (status == PSK_OK && !checkpoint->state->best_step)
+        status = linked_best_step(checkpoint->output, &checkpoint->state->best_step);
     json_t *found = json_object_get(object, "options");
     if (status == PSK_OK && !json_is_object(found))
         status = psk_fail(PSK_ERROR_FORMAT, "%s: \"options\" is missing or not an object", path);
@@ -428,18 +451,13 @@ done:
     return status;
 }
 
-psk_status psk_checkpoint_write(const psk_checkpoint *checkpoint, const json_t *options, int64_t keep_last,
-                                psk_rank rank) {
-    char name[NAME_SIZE], target[NAME_SIZE + sizeof CHECKPOINTS];
+psk_status psk_checkpoint_write(const psk_checkpoint *checkpoint, const json_t *options, int64_t keep_last) {
+    char name[NAME_SIZE];
     step_name(checkpoint->state->step, name);
     const psk_status status = write_folder(checkpoint, options, name);
     if (status != PSK_OK)
         return psk_fail_within(status, "the checkpoint of step %" PRId64 " was not written, the ones before are whole",
                                checkpoint->state->step);
-    snprintf(target, sizeof target, CHECKPOINTS "/%s", name);
-    PSK_TRY(point_link(checkpoint->output, "last", target));
-    PSK_TRY(point_link(checkpoint->output, "model.safetensors", "last/model.safetensors"));
-    if (rank == PSK_BEST)
-        PSK_TRY(point_link(checkpoint->output, "best", target));
-    return prune(checkpoint->output, keep_last);
+    PSK_TRY(psk_checkpoint_link(checkpoint));
+    return prune(checkpoint, keep_last);
 }

@@ -121,6 +121,7 @@ static psk_status resume(trainer *t, const char *path) {
     if (t->state.cursor.index >= t->order.windows)
         return psk_fail(PSK_ERROR_FORMAT, "%s/state.json: index is %" PRId64 ", an epoch has %" PRId64 " sequences",
                         path, t->state.cursor.index, t->order.windows);
+    PSK_TRY(psk_checkpoint_link(&checkpoint));
     snprintf(t->note, sizeof t->note, "resumed from %s%s%s%s", path, *changes ? "; changed since: " : "", changes,
              *changes ? ", so the numbers will differ from an uninterrupted run's" : "");
     return PSK_OK;
@@ -326,13 +327,13 @@ static psk_status validation_loss(trainer *t, double *loss) {
     return isfinite(*loss) ? PSK_OK : not_finite(t, t->state.step, "validation loss", *loss);
 }
 
-/* *rank: PSK_BEST if no evaluation before was better. */
-static psk_status evaluate(trainer *t, psk_rank *rank) {
+/* *best: no evaluation before was better. */
+static psk_status evaluate(trainer *t, bool *best) {
     double loss = NAN;
     PSK_TRY(validation_loss(t, &loss));
     if (!(t->state.best_loss <= loss)) { /* NaN: the first one */
         t->state.best_loss = loss;
-        *rank = PSK_BEST;
+        *best = true;
     }
     t->progress.valid_loss = loss;
     t->progress.best_valid_loss = t->state.best_loss;
@@ -345,12 +346,14 @@ static psk_status evaluate(trainer *t, psk_rank *rank) {
 /* -------------------------------------------------------------------------------------------------------------- loop
  */
 
-static psk_status save(trainer *t, psk_rank rank) {
+static psk_status save(trainer *t, bool best) {
     const psk_checkpoint checkpoint = checkpoint_of(t);
+    if (best)
+        t->state.best_step = t->state.step;
     PSK_TRY(psk_metrics_sync(t->metrics));
-    PSK_TRY(psk_checkpoint_write(&checkpoint, t->options_json, t->options->keep_last, rank));
+    PSK_TRY(psk_checkpoint_write(&checkpoint, t->options_json, t->options->keep_last));
     snprintf(t->note, sizeof t->note, "checkpoint of step %" PRId64 " written%s", t->state.step,
-             rank == PSK_BEST ? ", the best so far" : "");
+             best ? ", the best so far" : "");
     report(t, t->note);
     return PSK_OK;
 }
@@ -367,17 +370,16 @@ static bool is_over(const trainer *t) {
 /* A step and all that follows from it. *over: it was the last one. */
 static psk_status one_round(trainer *t, bool *over) {
     const psk_train_options *options = t->options;
-    psk_rank rank = PSK_NOT_BEST;
+    bool best = false;
     PSK_TRY(train_step(t));
     *over = is_over(t);
     report(t, NULL);
     if (evaluates(t) && (*over || is_due(t->state.step, options->eval_every)))
-        PSK_TRY(evaluate(t, &rank));
+        PSK_TRY(evaluate(t, &best));
     PSK_TRY(psk_metrics_write(t->metrics, &t->progress));
     PSK_TRY(psk_events_write(t->events, &t->progress));
-    const bool best = rank == PSK_BEST && options->save_every > 0;
-    if (*over || t->stop || best || is_due(t->state.step, options->save_every))
-        PSK_TRY(save(t, rank));
+    if (*over || t->stop || (best && options->save_every > 0) || is_due(t->state.step, options->save_every))
+        PSK_TRY(save(t, best));
     return PSK_OK;
 }
 
