@@ -480,8 +480,8 @@ typedef struct psk_train_progress {
     const char *note;                   /* NULL, or a line for people: checkpoint written, ... */
 } psk_train_progress;
 
-/* Called after each step and each evaluation; return non-zero to stop: a checkpoint is written and
- * PSK_ERROR_INTERRUPTED returned. */
+/* Called after each step and each evaluation, and when a run is resumed, with the figures of the step it goes on from;
+ * return non-zero to stop: a checkpoint is written and PSK_ERROR_INTERRUPTED returned. */
 typedef int (*psk_train_callback)(void *user, const psk_train_progress *progress);
 
 /* Trains `model` in place. A loss or gradient that is not finite: PSK_ERROR_NUMERIC naming step and tensor; the last

@@ -207,7 +207,7 @@ static void format_progress(const train_screen *screen, const psk_train_progress
 static int on_progress(void *user, const psk_train_progress *progress) {
     train_screen *const screen = user;
     const bool evaluated = isfinite(progress->valid_loss) && progress->valid_loss != screen->valid_loss;
-    const bool computed = isfinite(progress->loss), first = !isfinite(screen->last.loss);
+    const bool computed = isfinite(progress->tokens_per_second), first = !isfinite(screen->last.tokens_per_second);
     char text[256];
     if (isfinite(progress->valid_loss))
         screen->valid_loss = progress->valid_loss;
@@ -240,8 +240,10 @@ static exit_code finish(const train_settings *settings, const train_screen *scre
     char tokens[FORMAT_CAPACITY], time[FORMAT_CAPACITY];
     if (status != PSK_OK)
         return say_status("train", status);
-    printf("%lld steps, %s tokens in %s: loss %.4f", (long long)last->step, format_count(tokens, (double)last->tokens),
-           format_duration(time, last->seconds), last->loss);
+    printf("%lld steps, %s tokens in %s", (long long)last->step, format_count(tokens, (double)last->tokens),
+           format_duration(time, last->seconds));
+    if (isfinite(last->loss)) /* not in a run that was over, and has no metrics.jsonl any more */
+        printf(": loss %.4f", last->loss);
     if (isfinite(last->best_valid_loss))
         printf(", best valid loss %.4f", last->best_valid_loss);
     printf("\nthe model (best, last), its checkpoints and metrics.jsonl are in %s\n"
@@ -260,7 +262,7 @@ static exit_code run_training(const train_settings *settings, const psk_model_co
     if (status == PSK_OK)
         status = psk_model_create(device, config, settings->run.seed, &model);
     if (status == PSK_OK) {
-        train_screen screen = {.line = progress_start(), .last.loss = NAN, .valid_loss = NAN};
+        train_screen screen = {.line = progress_start(), .last.tokens_per_second = NAN, .valid_loss = NAN};
         print_model(model, device);
         stop_on_signals();
         status = psk_train(model, &settings->run, on_progress, &screen);

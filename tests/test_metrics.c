@@ -183,10 +183,11 @@ static void metrics_lines(void **unused) {
                             .tokens_per_second = 1000,
                             .valid_loss = NAN,
                             .seconds = 2,
-                            .memory_bytes = 4096};
+                            .memory_bytes = 4096},
+                       none = {.step = 0}, second = {.step = 2, .valid_loss = 1};
     PSK_TEST_OK(psk_make_folders(f.output));
     snprintf(path, sizeof path, "%s/metrics.jsonl", f.output);
-    PSK_TEST_OK(psk_metrics_open(path, 0, &metrics));
+    PSK_TEST_OK(psk_metrics_open(path, &none, &metrics));
     for (p.step = 1; p.step <= 3; p.step++)
         PSK_TEST_OK(psk_metrics_write(metrics, &p));
     PSK_TEST_OK(psk_metrics_sync(metrics));
@@ -198,22 +199,24 @@ static void metrics_lines(void **unused) {
     assert_int_equal(size, 3 * (sizeof line - 1));
     assert_memory_equal(text, line, sizeof line - 1);
     psk_free(text);
-    PSK_TEST_OK(psk_metrics_open(path, 2, &metrics));
+    PSK_TEST_OK(psk_metrics_open(path, &second, &metrics));
     psk_metrics_close(metrics);
+    assert_true(second.loss == 1.5 && second.grad_norm == 0.25 && second.learning_rate == 0.5 && second.seconds == 2);
+    assert_true(isnan(second.valid_loss)); /* null */
     PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
     assert_int_equal(size, 2 * (sizeof line - 1));
     psk_free(text);
     FILE *file = fopen(path, "a"); /* a line that a crash cut off */
     fputs("{\"step\": 2, \"lo", file);
     fclose(file);
-    PSK_TEST_OK(psk_metrics_open(path, 2, &metrics));
+    PSK_TEST_OK(psk_metrics_open(path, &second, &metrics));
     psk_metrics_close(metrics);
     PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
     assert_int_equal(size, 2 * (sizeof line - 1));
     psk_free(text);
     PSK_TEST_OK(psk_write_file(path, "not json\n", 9));
-    PSK_TEST_FAILS(psk_metrics_open(path, 2, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl");
-    PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), 0, &metrics), PSK_ERROR_FILE, "no/such");
+    PSK_TEST_FAILS(psk_metrics_open(path, &second, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl");
+    PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), &none, &metrics), PSK_ERROR_FILE, "no/such");
 }
 
 static void metrics_on_a_full_disk(void **unused) {
@@ -229,15 +232,15 @@ static void metrics_on_a_full_disk(void **unused) {
 static void metrics_in_a_locale_with_commas(void **unused) {
     (void)unused;
     psk_metrics *metrics;
-    const psk_train_progress p = {.step = 1, .loss = 1.5};
+    psk_train_progress none = {.step = 0}, p = {.step = 1, .loss = 1.5};
     const char *const path = path_in(f.output, "metrics.jsonl");
     if (!setlocale(LC_NUMERIC, "de_DE.UTF-8"))
         skip();
     PSK_TEST_OK(psk_make_folders(f.output));
-    PSK_TEST_OK(psk_metrics_open(path, 0, &metrics));
+    PSK_TEST_OK(psk_metrics_open(path, &none, &metrics));
     PSK_TEST_OK(psk_metrics_write(metrics, &p));
     psk_metrics_close(metrics);
-    const psk_status status = psk_metrics_open(path, 1, &metrics);
+    const psk_status status = psk_metrics_open(path, &p, &metrics);
     setlocale(LC_NUMERIC, "C");
     PSK_TEST_OK(status);
     psk_metrics_close(metrics);

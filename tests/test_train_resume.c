@@ -115,6 +115,22 @@ static void point_to_step_4(const char *link) {
     assert_int_equal(symlink("checkpoints/step-00000004", path), 0);
 }
 
+/* What is told about a run that is over is what it ended with. */
+static void resume_of_a_run_that_is_over(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    watcher first = {.stop_at = 0}, again = first;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &first));
+    o.resume = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, watch, &again));
+    assert_int_equal(again.calls, 1);
+    assert_int_equal(again.last.step, 8);
+    assert_int_equal(again.last.tokens, first.last.tokens);
+    assert_true(again.last.loss == first.last.loss && again.last.grad_norm == first.last.grad_norm);
+    assert_true(again.last.valid_loss == first.last.valid_loss && again.last.seconds == first.last.seconds);
+    assert_true(again.last.best_valid_loss == first.last.best_valid_loss && isfinite(again.last.best_valid_loss));
+}
+
 /* Killed when the checkpoint of step 8, the best, was whole and no link had moved. */
 static void resume_moves_the_links(void **unused) {
     (void)unused;
@@ -158,7 +174,8 @@ static void resume_with_other_options(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(resume_is_exact),        TEST(resumes_what_knows_no_alignment), TEST(resume_after_a_crash),
+        TEST(resume_is_exact),        TEST(resumes_what_knows_no_alignment),
+        TEST(resume_after_a_crash),   TEST(resume_of_a_run_that_is_over),
         TEST(resume_moves_the_links), TEST(resume_with_other_options),
     };
     prefer_memory_folder();

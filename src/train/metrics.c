@@ -16,42 +16,64 @@ struct psk_metrics {
     char *path;
 };
 
-/* *end: where the line of step last_step ends (the last such line). A last line without its end was cut off. */
-static psk_status find_end(const psk_metrics *metrics, int64_t last_step, long *end) {
-    char line[LINE_SIZE];
+static psk_status read_figure(const json_t *line, const char *path, const char *key, double *value) {
+    *value = NAN;
+    if (json_is_null(json_object_get(line, key)))
+        return PSK_OK;
+    return psk_json_double(line, path, key, -INFINITY, INFINITY, value);
+}
+
+static psk_status read_figures(const json_t *line, const char *path, psk_train_progress *progress) {
+#define NUMBER(key, field, tag) PSK_TRY(read_figure(line, path, #key, &progress->field));
+    PSK_METRICS(NUMBER)
+#undef NUMBER
+    return PSK_OK;
+}
+
+/* *step of a line; the figures of the line that is progress's own. */
+static psk_status read_line(const psk_metrics *metrics, const char *text, psk_train_progress *progress, int64_t *step) {
+    json_t *line;
+    *step = 0;
+    PSK_TRY(psk_json_parse(text, strlen(text), metrics->path, &line));
+    psk_status status = psk_json_int(line, metrics->path, "step", 1, INT64_MAX, step);
+    if (status == PSK_OK && *step == progress->step)
+        status = read_figures(line, metrics->path, progress);
+    json_decref(line);
+    return status;
+}
+
+/* *end: where the line of progress->step ends (the last such line). A last line without its end was cut off. */
+static psk_status find_end(const psk_metrics *metrics, psk_train_progress *progress, long *end) {
+    char text[LINE_SIZE];
     *end = 0;
-    while (fgets(line, sizeof line, metrics->file)) {
-        const size_t length = strlen(line);
-        int64_t step = 0;
-        json_t *object = NULL;
-        if (length == 0 || line[length - 1] != '\n')
+    while (fgets(text, sizeof text, metrics->file)) {
+        const size_t length = strlen(text);
+        int64_t step;
+        if (length == 0 || text[length - 1] != '\n')
             break;
-        PSK_TRY(psk_json_parse(line, length, metrics->path, &object));
-        const psk_status status = psk_json_int(object, metrics->path, "step", 1, INT64_MAX, &step);
-        json_decref(object);
-        PSK_TRY(status);
-        if (step > last_step)
+        PSK_TRY(read_line(metrics, text, progress, &step));
+        if (step > progress->step)
             break;
         *end = ftell(metrics->file);
     }
     return ferror(metrics->file) || *end < 0 ? psk_file_error(metrics->path, "read") : PSK_OK;
 }
 
-psk_status psk_metrics_open(const char *path, int64_t last_step, psk_metrics **out) {
+psk_status psk_metrics_open(const char *path, psk_train_progress *progress, psk_metrics **out) {
     psk_status status;
     psk_metrics *metrics;
     long end = 0;
     *out = NULL;
     PSK_TRY(psk_alloc_zero(sizeof *metrics, "metrics", (void **)&metrics));
     PSK_TRY_GOTO(status, psk_strdup(path, &metrics->path), failed);
-    metrics->file = fopen(path, last_step > 0 ? "a+" : "w");
+    metrics->file = fopen(path, progress->step > 0 ? "a+" : "w");
     if (!metrics->file) {
         status = psk_file_error(metrics->path, "open");
         goto failed;
     }
-    if (last_step > 0) {
+    if (progress->step > 0) {
         rewind(metrics->file);
-        PSK_TRY_GOTO(status, find_end(metrics, last_step, &end), failed);
+        PSK_TRY_GOTO(status, find_end(metrics, progress, &end), failed);
         if (ftruncate(fileno(metrics->file), end) != 0 || fseek(metrics->file, 0, SEEK_END) != 0) {
             status = psk_file_error(metrics->path, "shorten");
             goto failed;

@@ -15,10 +15,11 @@
 
 typedef struct psk_metrics psk_metrics;
 
-/* Opens for appending after the lines of steps 1 ... last_step; what follows them (steps that a resumed run will do
- * again, a line cut off by a crash) is removed. last_step 0: a new file. Errors: FILE; FORMAT for a line that is no
- * JSON object with a step. */
-psk_status psk_metrics_open(const char *path, int64_t last_step, psk_metrics **out);
+/* Opens for appending after the lines of steps 1 ... progress->step; what follows them (steps that a resumed run will
+ * do again, a line cut off by a crash) is removed. The numbers of the last of these lines are read into progress, null
+ * as NaN; where there is no such line they stay. progress->step 0: a new file. Errors: FILE; FORMAT for a line that is
+ * no JSON object with a step. */
+psk_status psk_metrics_open(const char *path, psk_train_progress *progress, psk_metrics **out);
 
 /* Appends the line of progress->step; a number that is not finite is written as null. */
 psk_status psk_metrics_write(psk_metrics *metrics, const psk_train_progress *progress);

@@ -158,7 +158,8 @@ static psk_status open_records(trainer *t) {
     if (t->train.tokenizer)
         PSK_TRY_GOTO(status, psk_tokenizer_save(t->train.tokenizer, output), done);
     PSK_TRY_GOTO(status, psk_json_save(options, t->options_json), done);
-    PSK_TRY_GOTO(status, psk_metrics_open(metrics, t->state.step, &t->metrics), done);
+    PSK_TRY_GOTO(status, psk_metrics_open(metrics, &t->progress, &t->metrics), done);
+    t->progress.tokens_per_second = NAN; /* of this session: none yet */
     status = psk_events_open(output, t->state.step + 1, &t->events);
 done:
     psk_free(config);
@@ -174,8 +175,6 @@ static psk_status set_up(trainer *t) {
     PSK_TRY(open_data(t));
     PSK_TRY(take_memory(t));
     PSK_TRY(open_run(t));
-    PSK_TRY(open_records(t));
-    t->started = psk_clock_seconds() - t->state.seconds;
     t->progress = (psk_train_progress){.step = t->state.step,
                                        .steps = t->options->steps,
                                        .tokens = t->state.tokens,
@@ -187,6 +186,8 @@ static psk_status set_up(trainer *t) {
                                        .seconds_left = NAN,
                                        .valid_loss = NAN,
                                        .best_valid_loss = t->state.best_loss};
+    PSK_TRY(open_records(t));
+    t->started = psk_clock_seconds() - t->state.seconds;
     return PSK_OK;
 }
 
