@@ -245,13 +245,21 @@ done:
     return status;
 }
 
+/* Whether files from before there was this option mean `value` by not having it. */
+static bool meant_by_lack(const char *key, const json_t *value) {
+    for (size_t i = 0; i < WORD_COUNT; i++)
+        if (words_table[i].may_lack && strcmp(key, words_table[i].name) == 0)
+            return strcmp(json_string_value(value), words_table[i].words[0]) == 0;
+    return json_is_false(value);
+}
+
 void psk_train_options_changes(const json_t *before, const json_t *now, char *names, size_t capacity) {
     const char *key;
     json_t *value;
     *names = 0;
     json_object_foreach((json_t *)(uintptr_t)now, key, value) {
         const json_t *old = json_object_get(before, key);
-        if (strcmp(key, "data") == 0 || json_equal(value, old) || (!old && json_is_false(value)))
+        if (strcmp(key, "data") == 0 || json_equal(value, old) || (!old && meant_by_lack(key, value)))
             continue;
         strncat(names, *names ? ", " : "", capacity - strlen(names) - 1);
         strncat(names, key, capacity - strlen(names) - 1);
