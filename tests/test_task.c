@@ -354,6 +354,17 @@ static void test_training_refused(void **state) {
     f.options.learning_rate = 5e-3;
     f.options.steps = INT64_C(1) << 40;
     PSK_TEST_FAILS(psk_task_train(f.model, &task, &f.options, 1, NULL, NULL), PSK_ERROR_ARGUMENT, "2^31");
+    f.options.steps = 1;
+    f.options.eval_batches = INT64_C(1) << 30;
+    PSK_TEST_FAILS(psk_task_train(f.model, &task, &f.options, 1, NULL, NULL), PSK_ERROR_ARGUMENT, "eval_batches",
+                   "2^30");
+    task.shortest = 1; /* 2^26 examples in a sequence, in 2^38 sequences */
+    f.options.context = INT64_C(3) << 26;
+    f.options.batch_size = f.options.accumulate = 1 << 19;
+    PSK_TEST_FAILS(psk_task_train(f.model, &task, &f.options, 1, NULL, NULL), PSK_ERROR_ARGUMENT, "accumulate 524288",
+                   "2^26 examples", "2^31");
+    f.options.batch_size = f.options.accumulate = 1000000;
+    PSK_TEST_FAILS(psk_task_train(f.model, &task, &f.options, 1, NULL, NULL), PSK_ERROR_ARGUMENT, "2^31");
     end(&f);
 }
 

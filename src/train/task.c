@@ -9,7 +9,8 @@
 #include <inttypes.h>
 #include <math.h>
 
-#define TEST_TOKENS 16384 /* of a batch in a test, or one example */
+#define TEST_TOKENS   16384              /* of a batch in a test, or one example */
+#define TEST_EXAMPLES (INT64_C(1) << 30) /* at most */
 
 static psk_status check_vocabulary(const psk_model *model, const psk_task *task) {
     if (task->vocab_size > model->config.vocab_size)
@@ -90,7 +91,7 @@ psk_status psk_task_test(psk_model *model, const psk_task *task, int64_t N, int6
     tester t = {.model = model, .task = task, .N = N};
     PSK_TRY(psk_task_check(task, N));
     PSK_TRY(check_vocabulary(model, task));
-    if (examples < 1 || examples > INT64_C(1) << 30)
+    if (examples < 1 || examples > TEST_EXAMPLES)
         return psk_fail(PSK_ERROR_ARGUMENT, "examples is %" PRId64 ", must be 1 ... 2^30", examples);
     PSK_TRY_GOTO(status, tester_begin(&t, examples), done);
     PSK_TRY_GOTO(status, test_examples(&t, examples, progress, user), done);
@@ -122,15 +123,26 @@ typedef struct task_trainer {
     psk_task_progress progress;
 } task_trainer;
 
+static bool tests(const psk_train_options *options) {
+    return options->eval_batches > 0 && options->eval_every > 0;
+}
+
 static psk_status check_options(const psk_task *task, const psk_train_options *options) {
     psk_train_options checked = *options;
     checked.data = checked.output = psk_task_name(task->kind); /* neither is read nor written */
     PSK_TRY(psk_task_check(task, options->context));
     PSK_TRY(psk_train_options_check(&checked));
-    const int64_t most = (options->batch_size * options->accumulate) << psk_task_halvings(task, options->context);
-    if (options->steps > INT32_MAX / most)
-        return psk_fail(PSK_ERROR_ARGUMENT, "steps %" PRId64 " of %" PRId64 " examples: there are 2^31", options->steps,
-                        most);
+    const int64_t rows = options->batch_size * options->accumulate; /* at most 1e12 */
+    const int64_t halvings = psk_task_halvings(task, options->context);
+    if (rows > INT32_MAX >> halvings || options->steps > INT32_MAX / (rows << halvings))
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "steps %" PRId64 " of batch_size %" PRId64 " x accumulate %" PRId64 " sequences, each up to "
+                        "2^%" PRId64 " examples: there are 2^31; take less of these, or a larger shortest",
+                        options->steps, options->batch_size, options->accumulate, halvings);
+    if (tests(options) && options->eval_batches > TEST_EXAMPLES / options->batch_size)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "eval_batches %" PRId64 " of batch_size %" PRId64 ": a test has at most 2^30 examples",
+                        options->eval_batches, options->batch_size);
     return PSK_OK;
 }
 
@@ -210,7 +222,7 @@ static psk_status task_rounds(task_trainer *t, double enough, psk_task_callback 
         PSK_TRY(task_step(t));
         const int64_t step = t->progress.step;
         over = step >= options->steps || (options->seconds > 0 && t->progress.seconds >= options->seconds);
-        if (options->eval_batches > 0 && options->eval_every > 0 && (over || step % options->eval_every == 0))
+        if (tests(options) && (over || step % options->eval_every == 0))
             PSK_TRY(test_now(t));
         over = over || t->progress.accuracy >= enough; /* NaN: not yet */
         if (callback && callback(user, &t->progress))
