@@ -598,8 +598,9 @@ typedef int (*psk_task_callback)(void *user, const psk_task_progress *progress);
 
 /* Trains `model` in place on examples that are made on the way, of options->context tokens; with task->shortest half of
  * the length, and half again, is as likely in a step, twice and four times as many examples. Of the options it takes
- * those of length, batch and optimiser; every eval_every steps it tests eval_batches batches, and it ends when
- * accuracy_all reaches `enough` (above 1: never). Errors: as psk_train; INTERRUPTED if the callback stops. */
+ * those of length, batch and optimiser, dropout and its seed; every eval_every steps it tests eval_batches batches, and
+ * it ends when accuracy_all reaches `enough` (above 1: never). Errors: as psk_train; INTERRUPTED if the callback stops.
+ */
 PSK_API psk_status psk_task_train(psk_model *model, const psk_task *task, const psk_train_options *options,
                                   double enough, psk_task_callback callback, void *user);
 

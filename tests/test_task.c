@@ -249,6 +249,24 @@ static void test_loss(void **state) {
     end(&f);
 }
 
+/* The loss of the first step with half of the activations dropped, from the same weights and examples. */
+static double loss_with_dropout(uint64_t seed) {
+    fixture f = begin("cpu", PSK_SOFTMAX);
+    watcher w = {.stop_at = 1};
+    const psk_task task = task_of(PSK_TASK_SELECTIVE_COPYING, 3);
+    f.options.dropout = 0.5;
+    f.options.seed = seed;
+    PSK_TEST_FAILS(psk_task_train(f.model, &task, &f.options, 2, watch, &w), PSK_ERROR_INTERRUPTED, "step 1 of 600");
+    end(&f);
+    return w.last.loss;
+}
+
+static void test_dropout_seed(void **state) {
+    (void)state;
+    assert_true(loss_with_dropout(1) == loss_with_dropout(1));
+    assert_true(loss_with_dropout(1) != loss_with_dropout(2));
+}
+
 /* Lengths are N and its halves, none below the shortest, all of them at some step. */
 static void test_lengths(void **state) {
     (void)state;
@@ -394,12 +412,19 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copying),       cmocka_unit_test(test_induction),
-        cmocka_unit_test(test_streams),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_learns),        cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_training_refused),
-        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_loss_of_short_examples),
-        cmocka_unit_test(test_partial_batch), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_copying),
+        cmocka_unit_test(test_induction),
+        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_dropout_seed),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_training_refused),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_loss_of_short_examples),
+        cmocka_unit_test(test_partial_batch),
+        cmocka_unit_test(test_out_of_memory),
     };
     print_message("seed %d\n", SEED);
     return cmocka_run_group_tests_name("task", tests, NULL, NULL);

@@ -1,5 +1,7 @@
 #include "train/step.h"
 
+#include "base/rng.h"
+
 #include <math.h>
 #include <stdio.h>
 
@@ -9,6 +11,12 @@ psk_pass_options psk_step_pass_options(const psk_train_options *options) {
                               .training = true,
                               .recompute = options->recompute != 0,
                               .dropout = (float)options->dropout};
+}
+
+uint64_t psk_step_dropout_seed(uint64_t seed, uint64_t micro) {
+    uint32_t words[4];
+    psk_philox(seed, psk_rng_stream("dropout"), micro, words);
+    return (uint64_t)words[1] << 32 | words[0];
 }
 
 psk_status psk_step_plan(psk_model *model, const psk_pass_options *options, psk_arena *arena, psk_step *out) {

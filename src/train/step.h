@@ -17,6 +17,9 @@ typedef struct psk_step {
 /* Sizes, recomputation and dropout of a training pass, as the options say. */
 psk_pass_options psk_step_pass_options(const psk_train_options *options);
 
+/* psk_batch.dropout_seed of the micro-batch of this number, counted through all steps of a run with this seed. */
+uint64_t psk_step_dropout_seed(uint64_t seed, uint64_t micro);
+
 /* Plans everything of a step (categories "gradients", "optimizer", "activations", "workspace", "data") in the arena.
  * psk_step_release frees what is not in it; it accepts an empty step. */
 psk_status psk_step_plan(psk_model *model, const psk_pass_options *options, psk_arena *arena, psk_step *out);

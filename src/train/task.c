@@ -182,7 +182,7 @@ static psk_status accumulate_gradients(task_trainer *t, int64_t step) {
                                  .positions = t->positions,
                                  .cu_seqlens = n < options->context ? t->cu_seqlens : NULL,
                                  .documents = n < options->context ? examples : 0,
-                                 .dropout_seed = (uint64_t)micro};
+                                 .dropout_seed = psk_step_dropout_seed(options->seed, (uint64_t)micro)};
         psk_task_fill(t->task, PSK_TASK_TRAIN, n, micro * most, examples, t->tokens, t->targets);
         PSK_TRY(psk_step_add(&t->step, &batch, (float)(1 / answers), &sum));
     }

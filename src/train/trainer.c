@@ -1,7 +1,6 @@
 /* psk_train: the loop around the steps. Data, schedule, evaluation, metrics, checkpoints, and how it ends. */
 #include "base/clock.h"
 #include "base/files.h"
-#include "base/rng.h"
 #include "data/batches.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
@@ -259,12 +258,10 @@ static psk_status accumulate_gradients(trainer *t, psk_cursor *cursor, double *l
     double sum = 0;
     PSK_TRY(psk_step_begin(&t->step));
     for (int64_t micro = 0; micro < options->accumulate; micro++) {
-        uint32_t words[4];
         const uint64_t index = (uint64_t)t->state.step * (uint64_t)options->accumulate + (uint64_t)micro;
-        psk_philox(options->seed, psk_rng_stream("dropout"), index, words);
         PSK_TRY(psk_batch_fill(&t->batch, &t->train, &t->order, cursor));
         psk_batch batch = batch_of(t);
-        batch.dropout_seed = (uint64_t)words[1] << 32 | words[0];
+        batch.dropout_seed = psk_step_dropout_seed(options->seed, index);
         PSK_TRY(psk_step_add(&t->step, &batch, 1 / (float)targets, &sum));
     }
     *loss = sum / (double)targets;
