@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int enter(void **state) {
@@ -196,6 +197,36 @@ static void folders(void **state) {
     psk_free(link);
 }
 
+/* Inodes of what was synced, noted by this stand-in for libc's. */
+static ino_t synced[8];
+static int sync_count;
+
+int fsync(int fd) {
+    struct stat facts;
+    if (fstat(fd, &facts) == 0)
+        synced[sync_count++ % 8] = facts.st_ino;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* A new folder stays through a loss of power: its name is synced where it stands. */
+static void new_folders_are_synced(void **state) {
+    const psk_test_place *here = *state;
+    char *outer, *inner;
+    struct stat place, facts;
+    PSK_TEST_OK(psk_join_path(here->folder, "outer", &outer));
+    PSK_TEST_OK(psk_join_path(outer, "inner", &inner));
+    sync_count = 0;
+    PSK_TEST_OK(psk_make_folders(inner));
+    assert_int_equal(stat(here->folder, &place), 0);
+    assert_int_equal(stat(outer, &facts), 0);
+    assert_int_equal(sync_count, 2);
+    assert_true(synced[0] == place.st_ino && synced[1] == facts.st_ino);
+    PSK_TEST_OK(psk_make_folders(inner)); /* nothing is new */
+    assert_int_equal(sync_count, 2);
+    psk_free(outer);
+    psk_free(inner);
+}
+
 static void many_names_are_sorted(void **state) {
     const psk_test_place *here = *state;
     char **names;
@@ -280,6 +311,7 @@ int main(void) {
         TEST(full_disk_keeps_the_old_file),
         TEST(atomic_without_memory),
         TEST(folders),
+        TEST(new_folders_are_synced),
         TEST(many_names_are_sorted),
         TEST(listing_without_memory),
         TEST(rename_and_space),

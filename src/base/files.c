@@ -269,6 +269,17 @@ psk_status psk_rename(const char *from, const char *to) {
     return status;
 }
 
+/* mkdir, and fsync of the folder that the new one is in: else all that is synced in it may be lost with its name. */
+static psk_status make_folder(const char *path) {
+    char *parent;
+    if (mkdir(path, 0777) != 0)
+        return errno == EEXIST && psk_is_folder(path) ? PSK_OK : psk_file_error(path, "create the folder");
+    PSK_TRY(folder_of(path, &parent));
+    const psk_status status = psk_sync_folder(parent);
+    psk_free(parent);
+    return status;
+}
+
 psk_status psk_make_folders(const char *path) {
     char *part;
     PSK_TRY(psk_strdup(path, &part));
@@ -277,8 +288,7 @@ psk_status psk_make_folders(const char *path) {
         if (part[i] != '/' && part[i] != 0)
             continue;
         part[i] = 0;
-        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && psk_is_folder(part)))
-            status = psk_file_error(part, "create the folder");
+        status = make_folder(part);
         part[i] = path[i];
     }
     psk_free(part);

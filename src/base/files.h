@@ -37,7 +37,7 @@ psk_status psk_atomic_commit(psk_atomic_file *file);                         /* 
 void psk_atomic_abandon(psk_atomic_file *file);                              /* accepts NULL */
 psk_status psk_write_file(const char *path, const void *data, size_t bytes); /* the four in one */
 
-psk_status psk_make_folders(const char *path);           /* mkdir -p */
+psk_status psk_make_folders(const char *path);           /* mkdir -p, and fsync of where they are made */
 psk_status psk_remove_tree(const char *path);            /* a folder and its contents; symbolic links are not followed;
                                                           * a path that is not there is no error */
 psk_status psk_rename(const char *from, const char *to); /* and fsync of the folder */
