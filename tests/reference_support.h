@@ -5,7 +5,6 @@
 #include "support.h"
 
 #include "base/memory.h"
-#include "base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -34,9 +33,10 @@ static inline double *take(test_pool *pool, int64_t n) {
 
 static inline double *take_random(test_pool *pool, int64_t n, const char *name) {
     double *x = take(pool, n);
-    psk_rng rng = psk_rng_make(SEED, psk_rng_stream(name));
+    float *const normal = psk_test_random(n, SEED, name);
     for (int64_t i = 0; i < n; i++)
-        x[i] = psk_rng_normal(&rng);
+        x[i] = normal[i];
+    psk_test_free(normal);
     return x;
 }
 

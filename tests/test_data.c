@@ -296,7 +296,7 @@ static void order_is_a_permutation(void **state) {
             for (int64_t i = 0; i < W; i++) {
                 assert_int_equal(cursor.epoch, epoch);
                 assert_int_equal(cursor.index, i);
-                const int64_t start = psk_order_start(&order, cursor);
+                const int64_t start = psk_order_piece(&order, cursor, 0).first;
                 for (int64_t n = 0; n < N; n++)
                     assert_int_equal(seen[(start + n) % T]++, 0);
                 cursor = psk_order_next(&order, cursor, 1);
@@ -334,7 +334,7 @@ static int64_t common_starts(const psk_order *a, psk_cursor from_a, const psk_or
     int64_t same = 0;
     for (int64_t i = 0; i < a->windows; i++) {
         from_a.index = from_b.index = i;
-        same += psk_order_start(a, from_a) == psk_order_start(b, from_b);
+        same += psk_order_piece(a, from_a, 0).first == psk_order_piece(b, from_b, 0).first;
     }
     return same;
 }
@@ -398,7 +398,7 @@ static void batches_follow_the_order(void **state) {
         assert_int_equal(buffer.counted, B * N);
         assert_null(buffer.positions);
         for (int64_t i = 0; i < B * N; i++) {
-            const int64_t at = psk_order_start(&order, expected) + i % N;
+            const int64_t at = psk_order_piece(&order, expected, 0).first + i % N;
             assert_int_equal(buffer.tokens[i], test_token(at % total));
             assert_int_equal(buffer.targets[i], test_token((at + 1) % total));
             if (i % N == N - 1)
@@ -436,7 +436,7 @@ static void windows_of_long_documents(void **state) {
     for (int64_t i = 0; i < order.windows; i++) {
         int32_t tokens[N];
         int64_t ends = 0;
-        const int64_t start = psk_order_start(&order, (psk_cursor){0, i});
+        const int64_t start = psk_order_piece(&order, (psk_cursor){0, i}, 0).first;
         PSK_TEST_OK(psk_dataset_read(&dataset, start, N, tokens));
         for (int64_t n = 0; n < N; n++) {
             const int64_t place = (start + n) % LENGTH;

@@ -38,9 +38,9 @@ static void cursor_walks_the_blocks(void **state) {
     }
     assert_int_equal(rng.next, 20);
     psk_rng saved = rng;
-    const double next = psk_rng_normal(&rng);
-    assert_true(psk_rng_normal(&saved) == next);
-    assert_true(psk_rng_normal(&saved) != next);
+    const double next = psk_rng_uniform(&rng);
+    assert_true(psk_rng_uniform(&saved) == next);
+    assert_true(psk_rng_uniform(&saved) != next);
 }
 
 static void uniform_moments(void **state) {
@@ -80,11 +80,6 @@ static void normal_moments(void **state) {
     (void)state;
     static double x[SAMPLES];
     static float filled[SAMPLES];
-    psk_rng rng = psk_rng_make(SEED, 2);
-    for (int i = 0; i < SAMPLES; i++)
-        x[i] = psk_rng_normal(&rng);
-    check_normal(x, SAMPLES);
-
     psk_rng_fill_normal(filled, SAMPLES, 0.02f, SEED, 2);
     for (int i = 0; i < SAMPLES; i++)
         x[i] = filled[i] / 0.02;

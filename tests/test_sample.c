@@ -268,10 +268,9 @@ static void setting_make(setting *s, psk_rng *rng, int64_t V) {
     const bool coarse = psk_rng_below(rng, 2);
     s->V = V;
     s->logits = psk_test_buffer(V);
-    for (int64_t v = 0; v < V; v++) {
-        const double x = 3 * psk_rng_normal(rng);
-        s->logits[v] = (float)(coarse ? floor(4 * x) / 4 : x);
-    }
+    psk_rng_fill_normal(s->logits, V, 3, SEED, psk_rng_u32(rng));
+    for (int64_t v = 0; v < V && coarse; v++)
+        s->logits[v] = floorf(4 * s->logits[v]) / 4;
     s->history_count = (int64_t)psk_rng_below(rng, 41);
     for (int64_t i = 0; i < s->history_count; i++)
         s->history[i] = (int32_t)psk_rng_below(rng, (uint64_t)V);

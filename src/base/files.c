@@ -208,12 +208,6 @@ psk_status psk_atomic_write(psk_atomic_file *file, const void *data, size_t byte
     return PSK_OK;
 }
 
-psk_status psk_atomic_seek(psk_atomic_file *file, uint64_t offset) {
-    if (offset > INT64_MAX || fseeko(file->stream, (off_t)offset, SEEK_SET) != 0)
-        return psk_file_error(file->path, "write (seek)");
-    return PSK_OK;
-}
-
 psk_status psk_atomic_commit(psk_atomic_file *file) {
     psk_status status = PSK_OK;
     if (fflush(file->stream) != 0 || fsync(fileno(file->stream)) != 0)
@@ -246,7 +240,7 @@ psk_status psk_write_file(const char *path, const void *data, size_t bytes) {
     return status;
 }
 
-psk_status psk_sync_folder(const char *path) {
+static psk_status sync_folder(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return psk_file_error(path, "open the folder");
@@ -262,7 +256,7 @@ psk_status psk_rename(const char *from, const char *to) {
     PSK_TRY(folder_of(to, &folder));
     psk_status status;
     if (rename(from, to) == 0)
-        status = psk_sync_folder(folder);
+        status = sync_folder(folder);
     else
         status = psk_fail(PSK_ERROR_FILE, "%s: cannot be renamed to %s: %s", from, to, strerror(errno));
     psk_free(folder);
@@ -275,7 +269,7 @@ static psk_status make_folder(const char *path) {
     if (mkdir(path, 0777) != 0)
         return errno == EEXIST && psk_is_folder(path) ? PSK_OK : psk_file_error(path, "create the folder");
     PSK_TRY(folder_of(path, &parent));
-    const psk_status status = psk_sync_folder(parent);
+    const psk_status status = sync_folder(parent);
     psk_free(parent);
     return status;
 }

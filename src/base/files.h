@@ -32,7 +32,6 @@ psk_status psk_read_file(const char *path, size_t limit, char **out, size_t *siz
 typedef struct psk_atomic_file psk_atomic_file;
 psk_status psk_atomic_open(const char *path, psk_atomic_file **out);
 psk_status psk_atomic_write(psk_atomic_file *file, const void *data, size_t bytes);
-psk_status psk_atomic_seek(psk_atomic_file *file, uint64_t offset);          /* for a header that is known last */
 psk_status psk_atomic_commit(psk_atomic_file *file);                         /* frees file, whatever the outcome */
 void psk_atomic_abandon(psk_atomic_file *file);                              /* accepts NULL */
 psk_status psk_write_file(const char *path, const void *data, size_t bytes); /* the four in one */
@@ -41,7 +40,6 @@ psk_status psk_make_folders(const char *path);           /* mkdir -p, and fsync 
 psk_status psk_remove_tree(const char *path);            /* a folder and its contents; symbolic links are not followed;
                                                           * a path that is not there is no error */
 psk_status psk_rename(const char *from, const char *to); /* and fsync of the folder */
-psk_status psk_sync_folder(const char *path);
 bool psk_is_folder(const char *path);
 bool psk_is_file(const char *path);
 psk_status psk_free_space(const char *path, uint64_t *bytes);

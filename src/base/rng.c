@@ -60,11 +60,6 @@ double psk_rng_uniform(psk_rng *rng) {
     return (double)(rng_u64(rng) >> 11) * 0x1p-53;
 }
 
-double psk_rng_normal(psk_rng *rng) {
-    const double u = psk_rng_uniform(rng), v = psk_rng_uniform(rng);
-    return sqrt(-2 * log(1 - u)) * cos(two_pi * v); /* 1 - u is in (0, 1] */
-}
-
 /* Two normal numbers from two words: 32 bits are enough for floats, and reach to 6.7 standard deviations. */
 static void normal_pair(uint32_t a, uint32_t b, double pair[2]) {
     const double radius = sqrt(-2 * log(((double)a + 0.5) * 0x1p-32));

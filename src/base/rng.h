@@ -19,7 +19,6 @@ psk_rng psk_rng_make(uint64_t seed, uint64_t stream);
 uint32_t psk_rng_u32(psk_rng *rng);
 uint64_t psk_rng_below(psk_rng *rng, uint64_t limit); /* uniform in [0, limit), limit >= 1, without bias */
 double psk_rng_uniform(psk_rng *rng);                 /* [0, 1), 53 bits */
-double psk_rng_normal(psk_rng *rng);                  /* N(0, 1), Box-Muller, two uniforms a number */
 
 /* x[0..n) ~ N(0, std^2), a pure function of (seed, stream). */
 void psk_rng_fill_normal(float *x, int64_t n, float std, uint64_t seed, uint64_t stream);

@@ -49,8 +49,8 @@ static int64_t epoch_offset(const psk_order *order, int64_t epoch, int64_t token
     return (int64_t)psk_rng_below(&rng, (uint64_t)tokens);
 }
 
-int64_t psk_order_start(const psk_order *order, psk_cursor cursor) {
-    PSK_ASSERT(!order->aligned);
+/* Where the window at the cursor begins in the one ring of an order that is not aligned. */
+static int64_t ring_start(const psk_order *order, psk_cursor cursor) {
     const int64_t offset = epoch_offset(order, cursor.epoch, order->tokens);
     return (offset + psk_order_permute(order, cursor) * order->window) % order->tokens;
 }
@@ -65,7 +65,7 @@ psk_piece psk_order_piece(const psk_order *order, psk_cursor cursor, int64_t n) 
     const psk_long_documents *documents = order->aligned;
     const int64_t left = order->window - n;
     if (!documents)
-        return (psk_piece){psk_order_start(order, cursor) + n, left};
+        return (psk_piece){ring_start(order, cursor) + n, left};
     const int64_t window = psk_order_permute(order, cursor);
     if (window < documents->windows)
         return (psk_piece){psk_long_documents_window(documents, window) + n, left};

@@ -30,11 +30,8 @@ typedef struct psk_cursor {
 /* Errors: ARGUMENT if there are fewer than N + 1 tokens. */
 psk_status psk_order_create(int64_t tokens, int64_t window, uint64_t seed, psk_order *out);
 
-/* Index of the first of the N + 1 tokens (taken around the ring) of the sequence at the cursor. Not aligned. */
-int64_t psk_order_start(const psk_order *order, psk_cursor cursor);
-
-/* Where token n < N of that sequence is, and how many more of it follow there; the target of each is the token after
- * it in the dataset. */
+/* Where token n < N of the sequence at the cursor is, and how many more of it follow there; the target of each is the
+ * token after it in the dataset, which is taken as a ring. */
 psk_piece psk_order_piece(const psk_order *order, psk_cursor cursor, int64_t n);
 
 /* Place of `index` in the epoch's permutation: 0 <= result < windows. */
