@@ -330,6 +330,20 @@ static void damaged_files(void **unused) {
     }
 }
 
+/* Weights of another layer are not passed over: config.json would not be that of this model. */
+static void foreign_weights(void **unused) {
+    (void)unused;
+    psk_model *deeper;
+    psk_model_config config = f.model->config;
+    config.n_layer++;
+    PSK_TEST_OK(write_step(4, 2, NOT_BEST));
+    PSK_TEST_OK(psk_model_create(f.device, &config, 1, &deeper));
+    PSK_TEST_OK(psk_model_save(deeper, path_in(f.folder, "deeper")));
+    psk_model_free(deeper);
+    PSK_TEST_OK(psk_rename(path_in(f.folder, "deeper/model.safetensors"), path_in(f.output, "last/model.safetensors")));
+    PSK_TEST_FAILS(read_status(), PSK_ERROR_FORMAT, "model.safetensors", "\"blocks.2.", "is unexpected");
+}
+
 static void other_run(void **unused) {
     (void)unused;
     PSK_TEST_OK(write_step(4, 2, NOT_BEST));
@@ -387,6 +401,7 @@ int main(void) {
         TEST(full_disk),
         TEST(without_optimizer),
         TEST(damaged_files),
+        TEST(foreign_weights),
         TEST(other_run),
         TEST(out_of_memory),
     };

@@ -21,6 +21,10 @@ struct psk_model {
 /* A model whose weights are all 0, to be filled by the caller. */
 psk_status psk_model_create_empty(psk_device *device, const psk_model_config *config, psk_model **out);
 
+/* All weights from a model.safetensors. Errors: FILE; FORMAT for what is damaged, missing, of another shape, or of a
+ * name that the model does not have. */
+psk_status psk_model_read_weights(psk_model *model, const char *path);
+
 typedef struct psk_pass_options {
     int64_t B, N;
     bool training;  /* backward will be called */

@@ -88,12 +88,16 @@ static psk_status read_tensors(psk_model *model, const psk_safetensors *file) {
     return PSK_OK;
 }
 
-static psk_status read_weights(const char *path, void *argument) {
+psk_status psk_model_read_weights(psk_model *model, const char *path) {
     psk_safetensors *file;
     PSK_TRY(psk_safetensors_open(path, &file));
-    const psk_status status = read_tensors(argument, file);
+    const psk_status status = read_tensors(model, file);
     psk_safetensors_close(file);
     return status;
+}
+
+static psk_status read_weights(const char *path, void *argument) {
+    return psk_model_read_weights(argument, path);
 }
 
 static psk_status read_config(const char *path, void *argument) {

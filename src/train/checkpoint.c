@@ -233,20 +233,6 @@ static psk_status read_optimizer(const psk_checkpoint *checkpoint, const char *p
     return status;
 }
 
-static psk_status read_weights(const psk_checkpoint *checkpoint, const char *path) {
-    psk_status status = PSK_OK;
-    const psk_params *params = &checkpoint->model->params;
-    psk_safetensors *file;
-    PSK_TRY(psk_safetensors_open(path, &file));
-    for (int64_t i = 0; i < params->count && status == PSK_OK; i++) {
-        const psk_param *param = &params->list[i];
-        status = psk_safetensors_read_floats(file, param->name, param->dims, param->shape,
-                                             checkpoint->model->weights + param->offset);
-    }
-    psk_safetensors_close(file);
-    return status;
-}
-
 /* -------------------------------------------------------------------------------------------------------------- state
  */
 
@@ -393,6 +379,10 @@ static psk_status in_folder(const char *folder, const char *name, const psk_chec
 
 static psk_status check_config(const psk_checkpoint *checkpoint, const char *path) {
     return psk_config_must_agree(path, &checkpoint->model->config);
+}
+
+static psk_status read_weights(const psk_checkpoint *checkpoint, const char *path) {
+    return psk_model_read_weights(checkpoint->model, path);
 }
 
 psk_status psk_checkpoint_read(const char *path, const psk_checkpoint *checkpoint, json_t **options) {
