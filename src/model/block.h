@@ -85,7 +85,7 @@ psk_status psk_block_backward(const psk_block *b, const float *x, const psk_laye
 psk_status psk_linear_forward(psk_device *device, int64_t rows, int64_t k, int64_t cols, const float *x, const float *w,
                               float *y);
 
-/* dw += dy^T x, then dx = dy w. dx may alias x; NULL: not wanted. */
+/* dw += dy^T x, then dx = dy w. dx may alias x. */
 psk_status psk_linear_backward(psk_device *device, int64_t rows, int64_t k, int64_t cols, const float *x,
                                const float *w, const float *dy, float *dw, float *dx);
 
