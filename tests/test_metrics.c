@@ -151,6 +151,7 @@ static void event_files(void **unused) {
     assert_memory_equal(first, "events.out.tfevents.", 20);
     print_events(path_in(f.output, first), text, sizeof text);
     assert_string_equal(text, "version brain.Event:2\n"
+                              "start 1\n"
                               "step 300: train/loss=1.5 train/grad_norm=0.25 train/learning_rate=0.001 "
                               "train/tokens_per_second=1e+06 train/seconds=8\n"
                               "step 301: train/loss=1.5 train/grad_norm=0.25 train/learning_rate=0.001 "

@@ -144,12 +144,10 @@ psk_status psk_events_open(const char *folder, int64_t first_step, psk_events **
     begin_event(&event, 0);
     put_bytes(&event, EVENT_FILE_VERSION, version, strlen(version));
     PSK_TRY_GOTO(status, write_event(events, &event), failed);
-    if (first_step > 1) {
-        put_integer(&start, SESSION_LOG_STATUS, SESSION_LOG_START);
-        begin_event(&event, first_step);
-        put_bytes(&event, EVENT_SESSION_LOG, start.bytes, start.size);
-        PSK_TRY_GOTO(status, write_event(events, &event), failed);
-    }
+    put_integer(&start, SESSION_LOG_STATUS, SESSION_LOG_START);
+    begin_event(&event, first_step);
+    put_bytes(&event, EVENT_SESSION_LOG, start.bytes, start.size);
+    PSK_TRY_GOTO(status, write_event(events, &event), failed);
     *out = events;
     return PSK_OK;
 failed:

@@ -8,8 +8,9 @@
 
 typedef struct psk_events psk_events;
 
-/* A new file events.out.tfevents.<unix time>.<first step> in the folder. first_step > 1, a resumed run: its first
- * event after the version tells readers to forget what earlier files say about steps from first_step on. */
+/* A new file events.out.tfevents.<unix time>.<first step> in the folder. Its first event after the version tells
+ * readers to forget what earlier files say about steps from first_step on: a resumed run does them again, and a run
+ * that died before its first checkpoint leaves a file beside that of the next start. */
 psk_status psk_events_open(const char *folder, int64_t first_step, psk_events **out);
 
 /* One event with every finite number of PSK_METRICS. */
