@@ -223,7 +223,7 @@ static void metrics_lines(void **unused) {
 static void metrics_on_a_full_disk(void **unused) {
     (void)unused;
     psk_metrics *metrics;
-    PSK_TEST_OK(psk_metrics_open("/dev/full", 0, &metrics));
+    PSK_TEST_OK(psk_metrics_open("/dev/full", &(psk_train_progress){0}, &metrics));
     PSK_TEST_FAILS(psk_metrics_write(metrics, &(psk_train_progress){.step = 1}), PSK_ERROR_FILE,
                    "/dev/full: cannot write: ", "free some space");
     psk_metrics_close(metrics);
