@@ -403,7 +403,8 @@ typedef struct psk_prepare_result {
  * may have 32 MiB, and then takes some 200 MiB.
  * When it is stopped, killed or fails on the way, what was done stays in `output`, which training refuses until the
  * same call (as to inputs and options) has gone on from there to the end: the shards are then those of one run.
- * Errors: ARGUMENT naming the option, an empty input or what differs from the call that began; FILE; FORMAT naming file
+ * Errors: ARGUMENT naming the option, an empty input or what differs from the call that began; FILE, also while another
+ * preparation has the output folder; FORMAT naming file
  * and line; UNSUPPORTED: gzip or zstd was not built in; MEMORY; INTERRUPTED. */
 PSK_API psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result);
 
@@ -490,7 +491,7 @@ typedef int (*psk_train_callback)(void *user, const psk_train_progress *progress
 
 /* Trains `model` in place. A loss or gradient that is not finite: PSK_ERROR_NUMERIC naming step and tensor; the last
  * good checkpoint stays. UNSUPPORTED for a precision that the device lacks. With resume the weights come from the
- * checkpoint (config must agree). */
+ * checkpoint (config must agree). FILE while another training has the output folder. */
 PSK_API psk_status psk_train(psk_model *model, const psk_train_options *options, psk_train_callback callback,
                              void *user);
 

@@ -253,6 +253,28 @@ static void resume_refuses(void **state) {
     PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "partial", "shorter");
 }
 
+/* Another preparation into the same folder, while this one is at work. */
+static int prepare_beside(void *user, int64_t done, int64_t total) {
+    psk_prepare_options options = *(const psk_prepare_options *)user;
+    psk_prepare_result result;
+    (void)done;
+    (void)total;
+    options.progress = NULL;
+    PSK_TEST_FAILS(psk_prepare(&options, &result), PSK_ERROR_FILE, options.output, "another process");
+    return 0;
+}
+
+static void a_folder_has_one_writer(void **state) {
+    (void)state;
+    recipe r;
+    write_corpus();
+    make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
+    r.options.progress = prepare_beside;
+    r.options.user = &r.options;
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    PSK_TEST_OK(psk_prepare_check(r.output, &r.result));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -260,7 +282,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(killed_and_resumed),    TEST(stopped_and_resumed),       TEST(mended_and_resumed),
         TEST(full_disk_and_resumed), TEST(failed_writes_stay_failed), TEST(resume_refuses),
-        TEST(threads_do_not_matter),
+        TEST(threads_do_not_matter), TEST(a_folder_has_one_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,20 @@ static void new_folders_are_synced(void **state) {
     psk_free(inner);
 }
 
+static void a_folder_is_claimed_once(void **state) {
+    const psk_test_place *here = *state;
+    int first, second;
+    PSK_TEST_OK(psk_claim_folder(here->folder, &first));
+    PSK_TEST_FAILS(psk_claim_folder(here->folder, &second), PSK_ERROR_FILE, here->folder, "another process");
+    assert_int_equal(second, -1);
+    psk_release_folder(second);
+    psk_release_folder(first);
+    PSK_TEST_OK(psk_claim_folder(here->folder, &second));
+    psk_release_folder(second);
+    PSK_TEST_FAILS(psk_claim_folder(here->path, &first), PSK_ERROR_FILE, here->path, "No such file");
+    expect_entries(here->folder, 0);
+}
+
 static void many_names_are_sorted(void **state) {
     const psk_test_place *here = *state;
     char **names;
@@ -309,6 +323,7 @@ int main(void) {
         TEST(atomic_without_memory),
         TEST(folders),
         TEST(new_folders_are_synced),
+        TEST(a_folder_is_claimed_once),
         TEST(many_names_are_sorted),
         TEST(listing_without_memory),
         TEST(rename_and_space),

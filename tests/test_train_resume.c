@@ -171,6 +171,24 @@ static void resume_with_other_options(void **unused) {
     o.context = 8;
     PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_ARGUMENT, "context 16", "say 8");
 }
+/* Another training of the same folder, while this one is at work. */
+static int train_beside(void *user, const psk_train_progress *progress) {
+    psk_train_options o = *(const psk_train_options *)user;
+    psk_model *other = new_model(&f);
+    for (o.resume = 0; o.resume < 2; o.resume++)
+        PSK_TEST_FAILS(psk_train(other, &o, NULL, NULL), PSK_ERROR_FILE, f.output, "another process");
+    psk_model_free(other);
+    return progress->step == 2;
+}
+
+static void a_run_has_one_writer(void **unused) {
+    (void)unused;
+    psk_train_options o = small_options(&f);
+    PSK_TEST_FAILS(psk_train(f.model, &o, train_beside, &o), PSK_ERROR_INTERRUPTED, "step 2");
+    o.resume = 1;
+    PSK_TEST_OK(psk_train(f.model, &o, NULL, NULL));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -178,6 +196,7 @@ int main(void) {
         TEST(resume_is_exact),        TEST(resumes_what_knows_fewer_options),
         TEST(resume_after_a_crash),   TEST(resume_of_a_run_that_is_over),
         TEST(resume_moves_the_links), TEST(resume_with_other_options),
+        TEST(a_run_has_one_writer),
     };
     prefer_memory_folder();
     return cmocka_run_group_tests(tests, NULL, NULL);

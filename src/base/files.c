@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -272,6 +273,26 @@ static psk_status make_folder(const char *path) {
     const psk_status status = sync_folder(parent);
     psk_free(parent);
     return status;
+}
+
+psk_status psk_claim_folder(const char *path, int *claim) {
+    *claim = -1;
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return psk_file_error(path, "open the folder");
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        close(fd);
+        return psk_fail(PSK_ERROR_FILE,
+                        "%s is being written by another process: wait until it has ended, or choose another folder",
+                        path);
+    }
+    *claim = fd;
+    return PSK_OK;
+}
+
+void psk_release_folder(int claim) {
+    if (claim >= 0)
+        close(claim);
 }
 
 psk_status psk_make_folders(const char *path) {

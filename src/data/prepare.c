@@ -51,6 +51,7 @@ typedef struct preparation {
     psk_split_writer splits[PSK_SIDES];
     psk_journal journal; /* as of the last block that was written */
     bool new_folder, read_all;
+    int claim; /* of the output folder, -1: none */
     int threads;
     int64_t capacity; /* blocks of a round */
     round_of_blocks rounds[ROUNDS];
@@ -273,6 +274,7 @@ static psk_status open_output(preparation *work) {
     const char *const folder = work->options->output;
     work->new_folder = !psk_is_folder(folder);
     PSK_TRY(psk_make_folders(folder));
+    PSK_TRY(psk_claim_folder(folder, &work->claim));
     PSK_TRY(psk_journal_read(work->options, work->tokenizer->name, &work->inputs, &work->journal, &found));
     if (!found)
         PSK_TRY(check_no_shards(folder));
@@ -343,12 +345,13 @@ static void release(preparation *work) {
     psk_text_reader_close(work->reader);
     psk_input_list_free(&work->inputs);
     psk_tokenizer_free(work->tokenizer);
+    psk_release_folder(work->claim);
 }
 
 psk_status psk_prepare(const psk_prepare_options *options, psk_prepare_result *result) {
     if (!options || !result)
         return psk_fail(PSK_ERROR_ARGUMENT, "psk_prepare: options and result must not be NULL");
-    preparation work = {.options = options};
+    preparation work = {.options = options, .claim = -1};
     const psk_status status = prepare(&work);
     *result = work.journal.result;
     release(&work);

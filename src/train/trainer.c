@@ -35,6 +35,8 @@ typedef struct trainer {
     psk_metrics *metrics;
     psk_events *events;
 
+    int claim; /* of the run folder, -1: none */
+
     psk_train_state state;
     psk_train_progress progress;
     double started;               /* monotonic clock when `seconds` of the run was 0 */
@@ -126,6 +128,14 @@ static psk_status resume(trainer *t, const char *path) {
     return PSK_OK;
 }
 
+/* From here on nobody else trains in the run folder; that of a new run is made. */
+static psk_status claim_output(trainer *t) {
+    const char *output = t->options->output;
+    if (!t->options->resume)
+        PSK_TRY(psk_make_folders(output));
+    return psk_is_folder(output) ? psk_claim_folder(output, &t->claim) : PSK_OK;
+}
+
 /* A new run folder, or the newest checkpoint of an old one. */
 static psk_status open_run(trainer *t) {
     psk_status status = PSK_OK;
@@ -133,6 +143,7 @@ static psk_status open_run(trainer *t) {
     char *newest;
     t->state = (psk_train_state){
         .best_loss = NAN, .seed = t->options->seed, .context = t->options->context, .data = t->train.fingerprint};
+    PSK_TRY(claim_output(t));
     PSK_TRY(psk_checkpoint_newest(output, &newest));
     if (t->options->resume && !newest)
         status = psk_fail(PSK_ERROR_FILE, "%s has no checkpoint to resume from: start without resume", output);
@@ -199,6 +210,7 @@ static void tear_down(trainer *t) {
     psk_long_documents_free(&t->long_documents);
     psk_dataset_close(&t->train);
     psk_dataset_close(&t->valid);
+    psk_release_folder(t->claim);
 }
 
 /* --------------------------------------------------------------------------------------------------------- reporting
@@ -398,7 +410,7 @@ static psk_status run(trainer *t) {
 psk_status psk_train(psk_model *model, const psk_train_options *options, psk_train_callback callback, void *user) {
     if (!model || !options)
         return psk_fail(PSK_ERROR_ARGUMENT, "psk_train: model and options must not be NULL");
-    trainer t = {.model = model, .options = options, .callback = callback, .user = user};
+    trainer t = {.model = model, .options = options, .callback = callback, .user = user, .claim = -1};
     psk_status status = set_up(&t);
     if (status == PSK_OK)
         status = run(&t);
