@@ -215,8 +215,8 @@ static void metrics_lines(void **unused) {
     PSK_TEST_OK(psk_read_file(path, 4096, &text, &size));
     assert_int_equal(size, 2 * (sizeof line - 1));
     psk_free(text);
-    PSK_TEST_OK(psk_write_file(path, "not json\n", 9));
-    PSK_TEST_FAILS(psk_metrics_open(path, &second, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl");
+    PSK_TEST_OK(psk_write_file(path, "{\"step\": 1}\nnot json\n", 21));
+    PSK_TEST_FAILS(psk_metrics_open(path, &second, &metrics), PSK_ERROR_FORMAT, "metrics.jsonl, line 2: ");
     PSK_TEST_FAILS(psk_metrics_open(path_in(f.output, "no/such"), &none, &metrics), PSK_ERROR_FILE, "no/such");
 }
 

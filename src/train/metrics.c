@@ -4,12 +4,14 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#define LINE_SIZE 1024
+#define LINE_SIZE  1024
+#define WHERE_SIZE 1100 /* a path and the number of a line */
 
 struct psk_metrics {
     FILE *file;
@@ -30,28 +32,29 @@ static psk_status read_figures(const json_t *line, const char *path, psk_train_p
     return PSK_OK;
 }
 
-/* *step of a line; the figures of the line that is progress's own. */
-static psk_status read_line(const psk_metrics *metrics, const char *text, psk_train_progress *progress, int64_t *step) {
+/* *step of a line; the figures of the line that is progress's own. where: for errors */
+static psk_status read_line(const char *text, const char *where, psk_train_progress *progress, int64_t *step) {
     json_t *line;
     *step = 0;
-    PSK_TRY(psk_json_parse(text, strlen(text), metrics->path, &line));
-    psk_status status = psk_json_int(line, metrics->path, "step", 1, INT64_MAX, step);
+    PSK_TRY(psk_json_parse(text, strlen(text), where, &line));
+    psk_status status = psk_json_int(line, where, "step", 1, INT64_MAX, step);
     if (status == PSK_OK && *step == progress->step)
-        status = read_figures(line, metrics->path, progress);
+        status = read_figures(line, where, progress);
     json_decref(line);
     return status;
 }
 
 /* *end: where the line of progress->step ends (the last such line). A last line without its end was cut off. */
 static psk_status find_end(const psk_metrics *metrics, psk_train_progress *progress, long *end) {
-    char text[LINE_SIZE];
+    char text[LINE_SIZE], where[WHERE_SIZE];
     *end = 0;
-    while (fgets(text, sizeof text, metrics->file)) {
+    for (int64_t number = 1; fgets(text, sizeof text, metrics->file); number++) {
         const size_t length = strlen(text);
         int64_t step;
+        snprintf(where, sizeof where, "%s, line %" PRId64, metrics->path, number);
         if (length == 0 || text[length - 1] != '\n')
             break;
-        PSK_TRY(read_line(metrics, text, progress, &step));
+        PSK_TRY(read_line(text, where, progress, &step));
         if (step > progress->step)
             break;
         *end = ftell(metrics->file);
