@@ -1,5 +1,7 @@
 #include "serve_error.h"
 
+#include "serve_text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -31,16 +33,8 @@ static const char *error_type(int http) {
     return http >= 500 ? "server_error" : "invalid_request_error";
 }
 
-/* A message that was cut in the middle of a character, or that quotes bytes which are none, as far as it is UTF-8. */
-static json_t *message_json(const char *message) {
-    for (size_t size = 0;; size++)
-        if (!message[size] || (message[size] & 0x80)) {
-            json_t *const whole = json_string(message);
-            return whole ? whole : json_stringn(message, size);
-        }
-}
-
 json_t *serve_error_json(const serve_error *error) {
-    return json_pack("{s:{s:o*, s:s, s:s?, s:s?}}", "error", "message", message_json(error->message), "type",
-                     error_type(error->http), "param", error->param[0] ? error->param : NULL, "code", error->code);
+    return json_pack("{s:{s:o*, s:s, s:o?, s:s?}}", "error", "message", serve_text_json(error->message), "type",
+                     error_type(error->http), "param", error->param[0] ? serve_text_json(error->param) : NULL, "code",
+                     error->code);
 }

@@ -10,8 +10,8 @@
 typedef struct serve_error {
     int http;          /* status: 400, 401, ...; 0: no error */
     const char *code;  /* "model_not_found", ...; NULL: none. A literal */
-    char param[64];    /* the field that is wrong; "": none */
-    char message[640]; /* UTF-8 */
+    char param[64];    /* the field that is wrong, as far as it fits; "": none */
+    char message[640]; /* as far as it fits; quotes what clients wrote, which need not be UTF-8 */
 } serve_error;
 
 /* Fills in the error unless it holds one. param: NULL: none. Returns false, for `return serve_fail(...)`. */

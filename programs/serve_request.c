@@ -381,7 +381,9 @@ json_t *serve_json_object(const char *body, size_t size, serve_error *error) {
     json_t *const object = json_loadb(body, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &where);
     if (json_is_object(object))
         return object;
-    if (object)
+    if (size == 0)
+        serve_fail(error, 400, NULL, NULL, "the body is empty: it must be a JSON object");
+    else if (object)
         serve_fail(error, 400, NULL, NULL, "the body is %s instead of a JSON object", kind_of(object));
     else
         serve_fail(error, 400, NULL, NULL, "the body is not JSON: %s (line %d, column %d)", where.text, where.line,

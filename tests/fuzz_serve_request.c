@@ -1,7 +1,7 @@
 /* Fuzz target: any bytes as the body of a completion request. What is accepted must be in its ranges. Not built with
  * the tests; from the root folder, after ./bootstrap build: clang -D_GNU_SOURCE -g -O1
  * -fsanitize=fuzzer,address,undefined -Iinclude -Iprograms programs/serve_request.c programs/serve_error.c
- * programs/serve_base64.c programs/options.c programs/terminal.c tests/fuzz_serve_request.c
+ * programs/serve_text.c programs/serve_base64.c programs/options.c programs/terminal.c tests/fuzz_serve_request.c
  * build/release/libpolysketch.a $(pkg-config --libs jansson) -ldnnl -lgomp -lm (and what else the library was built
  * with) -o build/fuzz_serve_request && build/fuzz_serve_request -max_len=2000 */
 #include "serve_request.h"

@@ -93,11 +93,24 @@ class Errors(WithServer):
         for name in ("%2e%2e", "a%2fb", "a%20b", "x" * 65, "%c3%a4"):
             self.expect_error(400, None, None, "name", path="/v1/state/" + name, method="GET")
 
+    def test_messages_that_cut_a_character(self):
+        """What is quoted in part may end inside a character; what follows is said all the same."""
+        for shift in ("x", ""):
+            name = shift + "\u00e9" * 100
+            error = self.expect_error(404, "model", {"prompt": "a", "model": name},
+                                      '" is not here; this server has "model1"')
+            self.assertIn(shift + "\u00e9" * 39, error["message"])
+            status, answer = self.server.json("POST", "/v1/completions", {"prompt": "a", name: 1})
+            self.assertEqual(status, 400)
+            self.assertIn("there are model, prompt", answer["error"]["message"])
+            self.assertTrue(answer["error"]["param"].startswith(name[:30]))
+
     def test_bodies(self):
         for body in (b"", b"{", b"[]", b"3", b'{"prompt": "a", "prompt": "b"}', b'{"prompt": "\xff"}', b"\0" * 100,
                      b"[" * 50000, b'{"a":' * 10000, b'{"prompt": 1e999}'):
             with self.subTest(body=body[:30]):
                 self.expect_error(400, None, body)
+        self.expect_error(400, None, b"", "the body is empty")
         self.expect_error(413, None, b"a" * 70000, "65536")
         self.expect_error(413, None, b"a" * 200000, "65536")
         self.expect_error(400, "prompt", {"prompt": "a" * 5000}, "5000", "4096")
