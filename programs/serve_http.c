@@ -1,5 +1,6 @@
 #include "serve_call.h"
 
+#include "serve_text.h"
 #include "terminal.h"
 
 #include <arpa/inet.h>
@@ -245,9 +246,10 @@ static void write_log(serve_call *call) {
     const time_t now = time(NULL);
     struct tm utc;
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    json_t *const line = json_pack("{s:s, s:s, s:s, s:s, s:s*, s:i, s:f}", "time", when, "id", call->id, "client",
-                                   client_address(call, address, sizeof address), "method", call->method, "path",
-                                   call->path, "status", (int)call->status, "seconds", seconds_now() - call->started);
+    json_t *const line =
+        json_pack("{s:s, s:s, s:s, s:o*, s:o*, s:i, s:f}", "time", when, "id", call->id, "client",
+                  client_address(call, address, sizeof address), "method", serve_text_json(call->method), "path",
+                  serve_text_json(call->path), "status", (int)call->status, "seconds", seconds_now() - call->started);
     if (call->job && line)
         add_job(line, call->job, call->started);
     char *const text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;

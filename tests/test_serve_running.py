@@ -187,6 +187,15 @@ class Running(WithServer):
         self.assertEqual((lines[0]["prompt_tokens"], lines[0]["completion_tokens"], lines[0]["client"]), (14, 5, "127.0.0.1"))
         self.assertNotIn("secret", "".join(server.log))
 
+    def test_log_has_paths_that_are_no_text(self):
+        paths = ["/caf%e9", "/%ff%fe", "/x" + "%c3%a9" * 200]
+        with Server(PROGRAM, PLACE["model"], *OPTIONS) as server:
+            for path in paths:
+                self.assertEqual(server.json("GET", path)[0], 404)
+            self.assertEqual(server.stop(), 0)
+            logged = sorted(json.loads(line)["path"] for line in server.log)
+        self.assertEqual(logged, ["/caf\ufffd", "/x" + "\u00e9" * 126 + "\ufffd", "/\ufffd\ufffd"])
+
     def test_drain(self):
         fields = {"max_tokens": 8000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
         want = self.server.text("It", **fields)
