@@ -5,6 +5,7 @@
 #if PSK_WITH_MICROHTTPD
 
 #include "serve_http.h"
+#include "serve_text.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -34,22 +35,26 @@ typedef struct serving {
     serve_engine *engine;
     serve_http *http;
     FILE *log;
-    char name[128];
+    char *name;
 } serving;
 
 /* The last part of the model's path, for clients have to name the model. */
-static void make_name(serving *server) {
-    const serve_settings *const settings = server->settings;
-    size_t end = strlen(settings->model);
-    while (end > 1 && settings->model[end - 1] == '/')
+static char *last_part(const char *path) {
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
         end--;
     size_t start = end;
-    while (start > 0 && settings->model[start - 1] != '/')
+    while (start > 0 && path[start - 1] != '/')
         start--;
-    if (settings->name)
-        snprintf(server->name, sizeof server->name, "%s", settings->name);
-    else
-        snprintf(server->name, sizeof server->name, "%.*s", (int)(end - start), settings->model + start);
+    return serve_text_copy(path + start, end - start);
+}
+
+static bool make_name(serving *server) {
+    const serve_settings *const s = server->settings;
+    server->name = s->name ? serve_text_copy(s->name, strlen(s->name)) : last_part(s->model);
+    if (!server->name)
+        say_error("serve", "out of memory");
+    return server->name != NULL;
 }
 
 static bool open_log(serving *server) {
@@ -150,8 +155,7 @@ static void serve(serving *server) {
 
 static exit_code run(serving *server) {
     int port = 0;
-    make_name(server);
-    if (!open_log(server))
+    if (!make_name(server) || !open_log(server))
         return EXIT_FAILED;
     const psk_status status = load(server);
     if (status != PSK_OK)
@@ -177,6 +181,7 @@ static void release(serving *server) {
     psk_device_free(server->device);
     if (server->log && server->log != stdout)
         fclose(server->log);
+    free(server->name);
 }
 
 exit_code command_serve(int argc, char **argv) {

@@ -196,6 +196,14 @@ class Running(WithServer):
             logged = sorted(json.loads(line)["path"] for line in server.log)
         self.assertEqual(logged, ["/caf\ufffd", "/x" + "\u00e9" * 126 + "\ufffd", "/\ufffd\ufffd"])
 
+    def test_model_folder_that_is_no_text(self):
+        folder = os.path.join(os.fsencode(PLACE["folder"]), b"caf\xe9" + "\u00e9".encode() * 100)
+        os.symlink(PLACE["model"], folder)
+        with Server(PROGRAM, os.fsdecode(folder), *OPTIONS) as server:
+            name = server.json("GET", "/v1/models")[1]["data"][0]["id"]
+            self.assertEqual(name, "caf\ufffd" + "\u00e9" * 100)
+            self.assertEqual(server.complete("The caf", max_tokens=1, model=name)["model"], name)
+
     def test_drain(self):
         fields = {"max_tokens": 8000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
         want = self.server.text("It", **fields)
