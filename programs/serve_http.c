@@ -15,6 +15,7 @@
 #define STACK_BYTES   (1 << 20) /* of a connection's thread: JSON may be nested some thousand levels deep */
 #define LAST_SECONDS  5         /* for answers on their way when the server ends */
 #define DISCARD_LIMIT 4         /* times the largest body: so much more is read before a connection is just closed */
+#define ZERO_BYTE     "%00"     /* in a path as it was sent */
 
 /* ---------------------------------------------------------------------------------------------------------- answers
  */
@@ -136,8 +137,21 @@ static bool check_origin(serve_call *call) {
                       "pages from \"%.80s\" may not use this server; --cors-origin allows it", origin);
 }
 
+/* In place. A zero byte stays as it is written, for it would end the path before its end. */
+static size_t unescape(void *user, struct MHD_Connection *connection, char *text) {
+    (void)user, (void)connection;
+    return strstr(text, ZERO_BYTE) ? strlen(text) : MHD_http_unescape(text);
+}
+
+static bool check_path(serve_call *call, const char *path) {
+    return !strstr(path, ZERO_BYTE) ||
+           serve_fail(&call->error, 400, NULL, NULL, "the path has a zero byte (%s): nothing here is called so",
+                      ZERO_BYTE);
+}
+
 static void admit(serve_call *call, const char *method, const char *path) {
-    call->route = serve_route_find(method, path, &call->rest, &call->error);
+    if (check_path(call, path))
+        call->route = serve_route_find(method, path, &call->rest, &call->error);
     if (check_origin(call) && call->route && !call->route->open)
         check_key(call);
 }
@@ -316,7 +330,7 @@ static struct MHD_Daemon *start_daemon(serve_http *http, const struct addrinfo *
                             address->ai_addr, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)options->connections, MHD_OPTION_CONNECTION_TIMEOUT,
                             (unsigned)options->idle_seconds, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
-                            MHD_OPTION_END);
+                            MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_END);
 }
 
 serve_http *serve_http_create(const serve_http_options *options, int *port) {

@@ -108,6 +108,8 @@ static bool read_prompt(request_reader *reader, const json_t *value) {
 static bool copy_text(request_reader *reader, const json_t *value, char **text) {
     if (!json_is_string(value))
         return refuse(reader, "%s: is %s instead of a string", reader->field, kind_of(value));
+    if (strlen(json_string_value(value)) != json_string_length(value))
+        return refuse(reader, "%s: must not have a zero byte", reader->field);
     *text = strdup(json_string_value(value));
     return *text || no_memory(reader->error);
 }
@@ -119,9 +121,8 @@ static bool read_model(request_reader *reader, const json_t *value) {
 static bool read_stop_string(request_reader *reader, const json_t *value) {
     serve_request *const request = reader->request;
     const size_t size = json_string_length(value);
-    if (json_is_string(value) && (size == 0 || size > SERVE_STOP_BYTES || strlen(json_string_value(value)) != size))
-        return refuse(reader, "stop: a stop string has 1 to %d bytes, none of them 0; this one has %zu",
-                      SERVE_STOP_BYTES, size);
+    if (json_is_string(value) && (size == 0 || size > SERVE_STOP_BYTES))
+        return refuse(reader, "stop: a stop string has 1 to %d bytes; this one has %zu", SERVE_STOP_BYTES, size);
     return copy_text(reader, value, &request->stops[request->stop_count]) && ++request->stop_count;
 }
 

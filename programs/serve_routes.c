@@ -97,6 +97,11 @@ static bool check_names(const json_t *object, const char *const *names, serve_er
     return true;
 }
 
+static bool is_end_of_text(const json_t *text) {
+    return json_string_length(text) == strlen(SERVE_END_OF_TEXT) &&
+           strcmp(json_string_value(text), SERVE_END_OF_TEXT) == 0;
+}
+
 static json_t *tokens_json(const int32_t *tokens, int64_t count) {
     json_t *const list = json_array();
     for (int64_t i = 0; i < count; i++)
@@ -116,7 +121,7 @@ static json_t *tokenize(const serve_call *call, const json_t *object, serve_erro
         serve_fail(error, 400, "missing_required_parameter", "prompt", "prompt: must be a string");
         return NULL;
     }
-    if (end >= 0 && strcmp(json_string_value(text), SERVE_END_OF_TEXT) == 0)
+    if (end >= 0 && is_end_of_text(text))
         return json_pack("{s:[i], s:i}", "tokens", (int)end, "count", 1);
     const psk_status status =
         psk_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), &tokens, &count);

@@ -122,7 +122,7 @@ class Completions(WithServer):
         self.assertNotIn("\ufffd", "".join(pieces))
 
     def test_tokens(self):
-        for text in ("", "a", STORY, "\0", "🙂é"):
+        for text in ("", "a", STORY, "\0", "🙂é", "<|endoftext|>\0x"):
             status, answer = self.server.json("POST", "/tokenize", {"prompt": text})
             self.assertEqual((status, answer["tokens"]), (200, list(text.encode())))
             self.assertEqual(answer["count"], len(answer["tokens"]))

@@ -58,6 +58,7 @@ class Errors(WithServer):
             ({"prompt": "a", "logit_bias": {"1": 101}}, "logit_bias", "100"),
             ({"prompt": "a", "suffix": "b"}, "suffix"),
             ({"prompt": "a", "user": 5}, "user"),
+            ({"prompt": "a", "model": "model1\0x"}, "model", "zero byte"),
             ({"prompt": "a", "state": "../x"}, "state", "name"),
             ({"prompt": "a", "state": 5}, "state"),
             ({"prompt": "a", "state": {"data": "###"}}, "state", "base64"),
@@ -92,6 +93,13 @@ class Errors(WithServer):
             self.expect_error(404, "state", None, path=path, method="GET")
         for name in ("%2e%2e", "a%2fb", "a%20b", "x" * 65, "%c3%a4"):
             self.expect_error(400, None, None, "name", path="/v1/state/" + name, method="GET")
+
+    def test_paths_with_a_zero_byte(self):
+        self.server.complete("a", max_tokens=1, return_state="mine")
+        for method, path in (("DELETE", "/v1/state/mine%00other"), ("GET", "/v1/models/model1%00x"),
+                             ("GET", "/health%00"), ("GET", "/%00")):
+            self.expect_error(400, None, None, "zero byte", path=path, method=method)
+        self.assertEqual(self.server.request("DELETE", "/v1/state/mine?%00")[0], 200)
 
     def test_messages_that_cut_a_character(self):
         """What is quoted in part may end inside a character; what follows is said all the same."""
