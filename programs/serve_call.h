@@ -29,6 +29,7 @@ typedef struct serve_call {
     char id[32];
     double started;
     serve_error error; /* found before the body was there */
+    bool closes;       /* answers without the body, which ends the connection */
     char *body;        /* size bytes */
     size_t size, capacity, discarded;
     unsigned status;

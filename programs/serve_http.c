@@ -44,6 +44,8 @@ enum MHD_Result serve_send_response(serve_call *call, unsigned status, struct MH
         MHD_add_response_header(response, "Retry-After", "1");
     if (status == 401)
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
+    if (call->closes)
+        MHD_add_response_header(response, "Connection", "close");
     add_cors(call, response);
     call->status = status;
     const enum MHD_Result result = MHD_queue_response(call->connection, status, response);
@@ -149,8 +151,35 @@ static bool check_path(serve_call *call, const char *path) {
                       ZERO_BYTE);
 }
 
+typedef struct framing {
+    int hosts, lengths, codings;
+} framing;
+
+static enum MHD_Result count_header(void *user, enum MHD_ValueKind kind, const char *name, const char *value) {
+    (void)kind, (void)value;
+    framing *const found = user;
+    found->hosts += strcasecmp(name, "Host") == 0;
+    found->lengths += strcasecmp(name, "Content-Length") == 0;
+    found->codings += strcasecmp(name, "Transfer-Encoding") == 0;
+    return MHD_YES;
+}
+
+/* A request whose end or receiver can be read in two ways: a proxy may have read it in the other one, and what it let
+ * pass as a body would be taken for the next request. */
+static bool check_framing(serve_call *call) {
+    framing found = {0};
+    MHD_get_connection_values(call->connection, MHD_HEADER_KIND, count_header, &found);
+    if (found.hosts <= 1 && found.lengths + found.codings <= 1)
+        return true;
+    call->closes = true;
+    return serve_fail(&call->error, 400, NULL, NULL,
+                      "%d Host, %d Content-Length and %d Transfer-Encoding headers: there may be one Host, and one of "
+                      "the other two",
+                      found.hosts, found.lengths, found.codings);
+}
+
 static void admit(serve_call *call, const char *method, const char *path) {
-    if (check_path(call, path))
+    if (check_framing(call) && check_path(call, path))
         call->route = serve_route_find(method, path, &call->rest, &call->error);
     if (check_origin(call) && call->route && !call->route->open)
         check_key(call);
@@ -214,8 +243,8 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     (void)version;
     serve_call *call = *place;
     if (!call) {
-        *place = call_create(user, connection, method, path);
-        return *place ? MHD_YES : MHD_NO;
+        *place = call = call_create(user, connection, method, path);
+        return !call ? MHD_NO : call->closes ? answer(call) : MHD_YES;
     }
     if (*size == 0)
         return answer(call);

@@ -143,6 +143,23 @@ class Errors(WithServer):
                     pass  # closed in our face: as good an answer
         self.assertEqual(self.server.json("GET", "/health")[0], 200)
 
+    def exchange(self, request):
+        """All that comes back on a connection of its own."""
+        with socket.create_connection((self.server.host, self.server.port), 10) as connection:
+            connection.sendall(request)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def test_requests_that_can_be_read_in_two_ways(self):
+        for method, headers in (("POST", b"Content-Length: 2\r\nContent-Length: 5"),
+                                ("POST", b"Content-Length: 0\r\ncontent-length: 50"),
+                                ("POST", b"Content-Length: 2\r\nTransfer-Encoding: chunked"),
+                                ("POST", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
+                                ("GET", b"Host: elsewhere")):
+            with self.subTest(headers=headers):
+                got = self.exchange(b"%s /health HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n0\r\n\r\n" %
+                                    (method.encode(), headers) + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertEqual((got[:13], got.count(b"HTTP/1.1 ")), (b"HTTP/1.1 400 ", 1), got)
+
     def test_chunked_body_and_kept_connection(self):
         connection = self.server.connect()
         for _ in range(3):
