@@ -91,6 +91,10 @@ void serve_may_wait(const serve_call *call, bool wait) {
 /* --------------------------------------------------------------------------------------------------------- admission
  */
 
+static int64_t discard_bytes(const serve_call *call) {
+    return DISCARD_LIMIT * call->http->options.body_bytes;
+}
+
 /* In a time that depends on `given` alone. */
 static bool same_secret(const char *given, const char *secret) {
     const size_t n = strlen(given), m = strlen(secret);
@@ -178,11 +182,33 @@ static bool check_framing(serve_call *call) {
                       found.hosts, found.lengths, found.codings);
 }
 
+static bool too_large(serve_call *call) {
+    return serve_fail(&call->error, 413, "body_too_large", NULL,
+                      "the body is larger than this server's limit of %lld bytes",
+                      (long long)call->http->options.body_bytes);
+}
+
+static uint64_t announced_bytes(const serve_call *call) {
+    const char *const length = header(call, "Content-Length");
+    return length ? strtoull(length, NULL, 10) : 0;
+}
+
+static bool check_length(serve_call *call) {
+    return announced_bytes(call) <= (uint64_t)call->http->options.body_bytes || too_large(call);
+}
+
+/* Whether to answer an error before the body: to who asks first, and to who would send more than is read in vain. */
+static bool answers_early(const serve_call *call) {
+    return call->error.http && (header(call, "Expect") || announced_bytes(call) > (uint64_t)discard_bytes(call));
+}
+
 static void admit(serve_call *call, const char *method, const char *path) {
     if (check_framing(call) && check_path(call, path))
         call->route = serve_route_find(method, path, &call->rest, &call->error);
     if (check_origin(call) && call->route && !call->route->open)
         check_key(call);
+    check_length(call);
+    call->closes = call->closes || answers_early(call);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- calls
@@ -217,19 +243,17 @@ static bool reserve(serve_call *call, size_t size) {
     return true;
 }
 
-/* A body that is not wanted is read all the same, or the client would not come to read the answer. */
+/* A body that is not wanted is read all the same, or a client that is sending would not come to read the answer. */
 static enum MHD_Result take_body(serve_call *call, const char *data, size_t size) {
-    const size_t limit = (size_t)call->http->options.body_bytes;
-    if (!call->error.http && call->size + size > limit)
-        serve_fail(&call->error, 413, "body_too_large", NULL,
-                   "the body is larger than this server's limit of %zu bytes", limit);
+    if (!call->error.http && call->size + size > (size_t)call->http->options.body_bytes)
+        too_large(call);
     if (!call->error.http && reserve(call, call->size + size)) {
         memcpy(call->body + call->size, data, size);
         call->size += size;
         return MHD_YES;
     }
     call->discarded += size;
-    return call->discarded <= DISCARD_LIMIT * limit ? MHD_YES : MHD_NO;
+    return call->discarded <= (size_t)discard_bytes(call) ? MHD_YES : MHD_NO;
 }
 
 static enum MHD_Result answer(serve_call *call) {

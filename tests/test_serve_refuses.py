@@ -149,6 +149,15 @@ class Errors(WithServer):
             connection.sendall(request)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
+    def test_large_bodies_are_refused_before_they_come(self):
+        start, expect = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n", b"Expect: 100-continue\r\n"
+        for size, more in ((70000, expect), (400000000, expect), (400000000, b"")):
+            got = self.exchange(start + b"Content-Length: %d\r\n%s\r\n" % (size, more))
+            self.assertEqual((got[:13], got.count(b"HTTP/1.1 ")), (b"HTTP/1.1 413 ", 1), got)
+            self.assertIn(b"65536 bytes", got)
+        got = self.exchange(start + expect + b'Content-Length: 14\r\nConnection: close\r\n\r\n{"prompt": ""}')
+        self.assertIn(b"HTTP/1.1 200 ", got)
+
     def test_requests_that_can_be_read_in_two_ways(self):
         for method, headers in (("POST", b"Content-Length: 2\r\nContent-Length: 5"),
                                 ("POST", b"Content-Length: 0\r\ncontent-length: 50"),
