@@ -1,4 +1,5 @@
-/* One HTTP request while it is answered; for the files serve_http.c and serve_routes.c. */
+/* One HTTP request while it is answered; for the files serve_http.c, serve_admit.c, serve_routes.c and
+ * serve_completions.c. */
 #ifndef SERVE_CALL_H
 #define SERVE_CALL_H
 
@@ -48,6 +49,13 @@ struct serve_route {
     bool open;  /* needs no key */
     enum MHD_Result (*answer)(serve_call *call);
 };
+
+/* Looks at the headers: finds the route, or the error to answer instead, maybe before the body (call->closes). */
+void serve_admit(serve_call *call, const char *method, const char *path);
+/* Takes a piece of the body; MHD_NO: enough was read for nothing. */
+enum MHD_Result serve_take_body(serve_call *call, const char *data, size_t size);
+/* Decodes %XX in place; for MHD_OPTION_UNESCAPE_CALLBACK. */
+size_t serve_unescape(void *user, struct MHD_Connection *connection, char *text);
 
 /* The route of this method and path, or NULL with an error (404, 405). *rest: what follows its path. */
 const serve_route *serve_route_find(const char *method, const char *path, const char **rest, serve_error *error);
