@@ -35,8 +35,20 @@ typedef struct serving {
     serve_engine *engine;
     serve_http *http;
     FILE *log;
+    const char *api_key; /* NULL: none is asked for */
     char *name;
 } serving;
+
+/* An empty key is a variable that somebody forgot to set: serving everybody would be the wrong answer to that. */
+static bool find_key(serving *server) {
+    const serve_settings *const s = server->settings;
+    server->api_key = s->api_key ? s->api_key : getenv(KEY_VARIABLE);
+    if (!server->api_key || *server->api_key)
+        return true;
+    say_error("serve", "%s is empty: give it a key, or leave it out for a server that asks for none",
+              s->api_key ? "--api-key" : KEY_VARIABLE);
+    return false;
+}
 
 /* The last part of the model's path, for clients have to name the model. */
 static char *last_part(const char *path) {
@@ -112,7 +124,7 @@ static bool start_http(serving *server, int *port) {
         .name = server->name,
         .host = s->host,
         .port = s->port,
-        .api_key = s->api_key ? s->api_key : getenv(KEY_VARIABLE),
+        .api_key = server->api_key,
         .cors_origin = s->cors_origin,
         .body_bytes = s->body,
         .connections = s->sessions + s->queue + SPARE_CONNECTIONS,
@@ -155,6 +167,8 @@ static void serve(serving *server) {
 
 static exit_code run(serving *server) {
     int port = 0;
+    if (!find_key(server))
+        return EXIT_USAGE;
     if (!make_name(server) || !open_log(server))
         return EXIT_FAILED;
     const psk_status status = load(server);

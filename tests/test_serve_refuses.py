@@ -2,8 +2,10 @@
 """What polysketch serve refuses, and to whom."""
 import json
 import socket
+import unittest
 
-from serve_case import OPTIONS, WithServer, main
+from serve_case import OPTIONS, PLACE, PROGRAM, WithServer, main
+from serve_client import Server
 
 
 class Errors(WithServer):
@@ -204,6 +206,14 @@ class Access(WithServer):
         self.assertEqual(status, 200)
         self.assertIsNone(headers["Access-Control-Allow-Origin"])
         self.assertEqual(self.server.request("OPTIONS", "/v1/models", headers=right)[0], 405)
+
+
+class EmptyKey(unittest.TestCase):
+    def test_is_refused(self):
+        for name, options, environment in (("--api-key", ["--api-key", ""], {"POLYSKETCH_API_KEY": "key"}),
+                                           ("POLYSKETCH_API_KEY", [], {"POLYSKETCH_API_KEY": ""})):
+            with self.assertRaisesRegex(RuntimeError, name + " is empty"):
+                Server(PROGRAM, PLACE["model"], *options, environment=environment).__exit__()
 
 
 class OtherOrigin(WithServer):
