@@ -177,6 +177,7 @@ static exit_code run(serving *server) {
     if (!start_engine(server) || !start_http(server, &port))
         return EXIT_FAILED;
     stop_on_signals();
+    stop_on_hangup();
     signal(SIGPIPE, SIG_IGN);
     say_hello(server, port);
     serve(server);

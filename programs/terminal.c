@@ -183,6 +183,12 @@ void stop_on_signals(void) {
     handle_signal(SIGTERM, on_signal, flags);
 }
 
+void stop_on_hangup(void) {
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        handle_signal(SIGHUP, on_signal, (int)(SA_RESETHAND | SA_RESTART));
+}
+
 void stop_on_every_interrupt(void) {
     handle_signal(SIGINT, on_signal, SA_RESTART);
     handle_signal(SIGTERM, SIG_DFL, 0);

@@ -55,6 +55,8 @@ int meter_progress(void *user, int64_t done, int64_t total);
 
 /* Ctrl-C and SIGTERM from now on set a flag; a second one ends the program at once. */
 void stop_on_signals(void);
+/* A closed terminal (SIGHUP) does so, too, unless it was to be ignored (nohup). */
+void stop_on_hangup(void);
 bool stop_requested(void);
 
 /* For a dialogue: every Ctrl-C from now on sets the flag, SIGTERM ends the program; and the flag down again. */

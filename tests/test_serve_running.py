@@ -204,9 +204,7 @@ class Running(WithServer):
             self.assertEqual(name, "caf\ufffd" + "\u00e9" * 100)
             self.assertEqual(server.complete("The caf", max_tokens=1, model=name)["model"], name)
 
-    def test_drain(self):
-        fields = {"max_tokens": 8000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
-        want = self.server.text("It", **fields)
+    def drain(self, number, want, **fields):
         with Server(PROGRAM, PLACE["model"], *OPTIONS, "--drain-seconds", "200") as server:
             kept = server.connect()
             kept.request("GET", "/health")
@@ -214,13 +212,21 @@ class Running(WithServer):
             _, response = server.open_stream("It", **fields)
             chunks = events(response)
             first = next(chunks)
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(number)
             while not any("finishing" in line for line in server.messages):
+                self.assertIsNone(server.process.poll(), "ended at once")
                 time.sleep(0.01)
             with self.assertRaises(OSError):
                 server.request("GET", "/health")
             self.assertEqual(join([first, *chunks])[0]["text"], want)
             self.assertEqual(server.process.wait(60), 0)
+
+    def test_drain(self):
+        fields = {"max_tokens": 8000, "temperature": 1, "seed": 1, "logit_bias": NEVER_END}
+        want = self.server.text("It", **fields)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(signal=number):
+                self.drain(number, want, **fields)
 
     def test_drain_has_an_end(self):
         with Server(PROGRAM, PLACE["model"], *OPTIONS, "--drain-seconds", "0.3") as server:
