@@ -14,9 +14,9 @@ struct serve_http {
     bool loopback; /* listens to this machine only */
     double started;
     pthread_mutex_t log_lock;
-    _Atomic int64_t count; /* requests so far */
-    _Atomic int64_t open;  /* of these, not answered yet */
-    uint64_t instance;     /* random: makes ids of two servers different */
+    _Atomic int64_t count;   /* requests so far */
+    _Atomic int64_t answers; /* on their way: the end waits for these, not for requests that are still coming */
+    uint64_t instance;       /* random: makes ids of two servers different */
 };
 
 typedef struct serve_route serve_route;
@@ -33,6 +33,7 @@ typedef struct serve_call {
     bool closes;       /* answers without the body, which ends the connection */
     char *body;        /* size bytes */
     size_t size, capacity, discarded;
+    bool answered; /* counted in http->answers */
     unsigned status;
     serve_job *job; /* completions */
     serve_reply reply;

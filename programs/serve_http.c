@@ -91,7 +91,6 @@ static serve_call *call_create(serve_http *http, struct MHD_Connection *connecti
     if (!call)
         return NULL;
     call->http = http;
-    atomic_fetch_add(&http->open, 1);
     call->connection = connection;
     call->started = seconds_now();
     snprintf(call->method, sizeof call->method, "%s", method);
@@ -103,6 +102,8 @@ static serve_call *call_create(serve_http *http, struct MHD_Connection *connecti
 }
 
 static enum MHD_Result answer(serve_call *call) {
+    call->answered = true;
+    atomic_fetch_add(&call->http->answers, 1);
     if (strcmp(call->method, "OPTIONS") == 0 && call->http->options.cors_origin)
         return serve_send(call, 204, "text/plain", calloc(1, 1), 0);
     return call->error.http ? serve_send_error(call, &call->error) : call->route->answer(call);
@@ -193,7 +194,8 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **p
         serve_piece_free(piece);
     }
     serve_job_release(call->job);
-    atomic_fetch_sub(&call->http->open, 1);
+    if (call->answered)
+        atomic_fetch_sub(&call->http->answers, 1);
     free(call->event);
     free(call->body);
     free(call);
@@ -270,7 +272,7 @@ void serve_http_free(serve_http *http) {
     if (!http)
         return;
     const double end = seconds_now() + LAST_SECONDS;
-    while (atomic_load(&http->open) > 0 && seconds_now() < end)
+    while (atomic_load(&http->answers) > 0 && seconds_now() < end)
         nanosleep(&(struct timespec){.tv_nsec = 10000000L}, NULL);
     if (http->daemon)
         MHD_stop_daemon(http->daemon);
