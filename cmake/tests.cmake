@@ -55,6 +55,10 @@ foreach(source IN LISTS test_sources)
     psk_add_test(${name} COMMAND ${name})
 endforeach()
 
+# What of the server can be tested without its threads.
+target_sources(test_serve_step PRIVATE programs/serve_step.c programs/serve_error.c programs/serve_text.c)
+target_include_directories(test_serve_step PRIVATE programs)
+
 if(TARGET example_attention)
     psk_add_test(example_attention COMMAND example_attention)
 endif()

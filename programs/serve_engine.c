@@ -1,6 +1,7 @@
 #include "serve_engine.h"
 
 #include "serve_sequence.h"
+#include "serve_step.h"
 #include "terminal.h"
 
 #include <stdlib.h>
@@ -27,7 +28,8 @@ struct serve_engine {
     serve_sequence **active, **stepped; /* active_count of at most options.sessions; those of one step */
     psk_session **sessions;             /* of the stepped ones */
     int32_t *tokens;
-    float *logits; /* sessions x V */
+    float *logits;       /* sessions x V */
+    serve_error *errors; /* why one of the stepped ones has none */
     int64_t active_count, turn;
 
     pthread_t thread;
@@ -265,17 +267,14 @@ static bool is_active(const serve_engine *engine, const serve_sequence *sequence
     return false;
 }
 
-static void write_tokens(serve_engine *engine, int64_t count, psk_status status) {
+static void write_tokens(serve_engine *engine, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         serve_sequence *const sequence = engine->stepped[i];
-        serve_error error = {0};
+        serve_error *const error = &engine->errors[i];
         if (!is_active(engine, sequence)) /* went with another completion of its job */
             continue;
-        const bool good = status == PSK_OK
-                              ? serve_sequence_write(&engine->context, sequence, engine->logits + i * engine->V, &error)
-                              : serve_fail_status(&error, status, NULL);
-        if (!good)
-            retire(engine, sequence->job, &error);
+        if (error->http || !serve_sequence_write(&engine->context, sequence, engine->logits + i * engine->V, error))
+            retire(engine, sequence->job, error);
     }
 }
 
@@ -284,10 +283,10 @@ static int64_t step(serve_engine *engine) {
     if (count == 0)
         return 0;
     const double begin = seconds_now();
-    const psk_status status = psk_session_step(engine->sessions, count, engine->tokens, engine->logits);
+    serve_step(engine->sessions, count, engine->tokens, engine->V, engine->logits, engine->errors);
     serve_histogram_add(&engine->options.metrics->step_seconds, seconds_now() - begin);
     atomic_fetch_add(&engine->options.metrics->steps_total, 1);
-    write_tokens(engine, count, status);
+    write_tokens(engine, count);
     return count;
 }
 
@@ -399,7 +398,8 @@ static bool make_buffers(serve_engine *engine) {
     engine->sessions = calloc(n, sizeof *engine->sessions);
     engine->tokens = calloc(n, sizeof *engine->tokens);
     engine->logits = calloc(n * (size_t)engine->V, sizeof *engine->logits);
-    return engine->active && engine->stepped && engine->sessions && engine->tokens && engine->logits;
+    engine->errors = calloc(n, sizeof *engine->errors);
+    return engine->active && engine->stepped && engine->sessions && engine->tokens && engine->logits && engine->errors;
 }
 
 static bool start(serve_engine *engine, serve_error *error) {
@@ -457,6 +457,7 @@ void serve_engine_free(serve_engine *engine) {
     free(engine->sessions);
     free(engine->tokens);
     free(engine->logits);
+    free(engine->errors);
     pthread_cond_destroy(&engine->checked);
     pthread_cond_destroy(&engine->changed);
     pthread_mutex_destroy(&engine->lock);
