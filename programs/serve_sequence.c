@@ -241,6 +241,16 @@ void serve_sequence_free(const serve_context *context, serve_sequence *sequence)
     free(sequence);
 }
 
+/* Known before anything is computed, and not when the text has come so far. */
+static bool check_room(const serve_sequence *sequence, int64_t held, serve_error *error) {
+    const int64_t more = sequence->prompt_count + sequence->job->request.max_tokens;
+    return held + more <= INT32_MAX ||
+           serve_fail(
+               error, 400, "context_length_exceeded", "state",
+               "state: its %lld tokens with %lld of prompt and max_tokens are more than the %d that a state holds",
+               (long long)held, (long long)more, INT32_MAX);
+}
+
 /* The session that the first completion begins with: from a state, from the cache, or new. *cached: tokens in it. */
 static bool open_session(const serve_context *context, serve_sequence *sequence, int64_t *cached, serve_error *error) {
     const serve_job *const job = sequence->job;
@@ -251,7 +261,7 @@ static bool open_session(const serve_context *context, serve_sequence *sequence,
         if (status != PSK_OK)
             return serve_fail_status(error, status, "state");
         *cached = psk_session_length(sequence->session);
-        return true;
+        return check_room(sequence, *cached, error);
     }
     if (!wants_prompt_logprobs(job))
         sequence->node = serve_cache_find(context->cache, sequence->tokens, sequence->prompt_count - 1, &found);

@@ -6,6 +6,7 @@ import os
 import shutil
 import unittest
 
+import serve_state
 from serve_case import GREEDY, OPTIONS, PLACE, PROGRAM, WithServer, main
 from serve_client import NEVER_END, STORY, Server, events, join, make_model, together
 
@@ -127,6 +128,23 @@ class States(WithServer):
             self.assertEqual((status, answer["error"]["code"]), (507, "state_storage_full"))
             self.assertEqual(other.json("POST", "/v1/completions", {"prompt": "It", "max_tokens": 1, "return_state": "one"})[0],
                              200)
+
+
+@unittest.skipUnless(serve_state.FOUND, "the library xxhash is not installed")
+class ForeignStates(WithServer):
+    def setUp(self):
+        self.server.complete("It rained.", max_tokens=1, return_state="good")
+        self.state = self.server.request("GET", "/v1/state/good")[2]
+
+    def test_of_a_text_that_is_too_long(self):
+        state = serve_state.remake(self.state, length=2**31 - 11)
+        self.assertEqual(self.server.request("PUT", "/v1/state/long", state)[0], 200)
+        fields = {"prompt": " She", "state": "long", "return_state": True, "logit_bias": NEVER_END}
+        reply = self.server.complete(max_tokens=6, **fields)
+        self.assertEqual(reply["choices"][0]["state"]["tokens"], 2**31 - 1)
+        for last in (False, True):
+            self.expect_error(400, "state", {**fields, "max_tokens": 7, "return_state": last},
+                              "2147483637", "11", "2147483647")
 
 
 class Together(WithServer):
