@@ -265,33 +265,36 @@ typedef struct request_field {
     size_t offset;    /* WHOLE: int64_t, REAL: float, FLAG: int */
     double low, high; /* both ends allowed */
     bool (*read)(request_reader *reader, const json_t *value);
+    size_t limit; /* where the server's limits have the high end; 0: they do not */
 } request_field;
 
-#define AT(member)    offsetof(serve_request, member)
-#define LARGEST_WHOLE 1e15
-#define LARGEST_REAL  1e6
+#define AT(member)          offsetof(serve_request, member)
+#define RANGE(from, to)     .low = (from), .high = (to)
+#define UP_TO(from, member) .low = (from), .limit = offsetof(serve_limits, member)
+#define LARGEST_WHOLE       1e15
+#define LARGEST_REAL        1e6
 
 /* In the order of reading: best_of looks at n. */
 static const request_field fields[] = {
     {"model", .read = read_model},
     {"prompt", .read = read_prompt},
-    {"n", FIELD_WHOLE, AT(n), 1, LARGEST_WHOLE, NULL},
+    {"n", FIELD_WHOLE, AT(n), UP_TO(1, choices)},
     {"best_of", .read = read_best_of},
-    {"max_tokens", FIELD_WHOLE, AT(max_tokens), 0, LARGEST_WHOLE, NULL},
-    {"stream", FIELD_FLAG, AT(stream), 0, 0, NULL},
+    {"max_tokens", FIELD_WHOLE, AT(max_tokens), UP_TO(0, max_tokens)},
+    {"stream", .kind = FIELD_FLAG, .offset = AT(stream)},
     {"stream_options", .read = read_stream_options},
-    {"echo", FIELD_FLAG, AT(echo), 0, 0, NULL},
-    {"logprobs", FIELD_WHOLE, AT(logprobs), 0, SERVE_TOP_LOGPROBS, NULL},
+    {"echo", .kind = FIELD_FLAG, .offset = AT(echo)},
+    {"logprobs", FIELD_WHOLE, AT(logprobs), RANGE(0, SERVE_TOP_LOGPROBS)},
     {"stop", .read = read_stop},
     {"seed", .read = read_seed},
-    {"temperature", FIELD_REAL, AT(sampling.temperature), 0, 100, NULL},
-    {"top_k", FIELD_WHOLE, AT(sampling.top_k), 0, LARGEST_WHOLE, NULL},
-    {"top_p", FIELD_REAL, AT(sampling.top_p), 1e-6, 1, NULL},
-    {"min_p", FIELD_REAL, AT(sampling.min_p), 0, 1, NULL},
-    {"repetition_penalty", FIELD_REAL, AT(sampling.repetition_penalty), 1e-3, 1e3, NULL},
-    {"presence_penalty", FIELD_REAL, AT(sampling.presence_penalty), -100, 100, NULL},
-    {"frequency_penalty", FIELD_REAL, AT(sampling.frequency_penalty), -100, 100, NULL},
-    {"penalty_window", FIELD_WHOLE, AT(sampling.penalty_window), 0, LARGEST_WHOLE, NULL},
+    {"temperature", FIELD_REAL, AT(sampling.temperature), RANGE(0, 100)},
+    {"top_k", FIELD_WHOLE, AT(sampling.top_k), RANGE(0, LARGEST_WHOLE)},
+    {"top_p", FIELD_REAL, AT(sampling.top_p), RANGE(1e-6, 1)},
+    {"min_p", FIELD_REAL, AT(sampling.min_p), RANGE(0, 1)},
+    {"repetition_penalty", FIELD_REAL, AT(sampling.repetition_penalty), RANGE(1e-3, 1e3)},
+    {"presence_penalty", FIELD_REAL, AT(sampling.presence_penalty), RANGE(-100, 100)},
+    {"frequency_penalty", FIELD_REAL, AT(sampling.frequency_penalty), RANGE(-100, 100)},
+    {"penalty_window", FIELD_WHOLE, AT(sampling.penalty_window), RANGE(0, LARGEST_WHOLE)},
     {"logit_bias", .read = read_logit_bias},
     {"state", .read = read_state},
     {"return_state", .read = read_return_state},
@@ -300,13 +303,18 @@ static const request_field fields[] = {
 };
 #define FIELD_COUNT (sizeof fields / sizeof fields[0])
 
+static double high_end(const request_reader *reader, const request_field *field) {
+    return field->limit ? (double)*(const int64_t *)((const char *)reader->limits + field->limit) : field->high;
+}
+
 static bool read_number(request_reader *reader, const request_field *field, const json_t *value) {
     const bool whole = field->kind == FIELD_WHOLE;
     if (whole ? !json_is_integer(value) : !json_is_number(value))
         return refuse(reader, "%s: is %s instead of a %snumber", field->name, kind_of(value), whole ? "whole " : "");
-    const double number = json_number_value(value);
-    if (!(number >= field->low && number <= field->high))
-        return refuse(reader, "%s: %g is outside %g ... %g", field->name, number, field->low, field->high);
+    const double number = json_number_value(value), high = high_end(reader, field);
+    if (!(number >= field->low && number <= high))
+        return refuse(reader, "%s: %.15g is outside %.15g ... %.15g%s", field->name, number, field->low, high,
+                      field->limit ? ", the limit of this server" : "");
     char *const target = (char *)reader->request + field->offset;
     if (whole)
         *(int64_t *)target = json_integer_value(value);
@@ -352,21 +360,14 @@ static bool check_names(const json_t *object, serve_error *error) {
     return true;
 }
 
-/* What only several fields together, or the server, can tell. */
+/* What only several fields together can tell. */
 static bool check_together(request_reader *reader) {
     const serve_request *const request = reader->request;
-    const serve_limits *const limits = reader->limits;
     const int64_t choices = request->prompt_count * request->n;
     const bool continued = request->state_name[0] || request->state.data;
     serve_error *const error = reader->error;
     if (request->prompt_count == 0)
         return serve_fail(error, 400, "missing_required_parameter", "prompt", "prompt is missing");
-    if (request->n > limits->choices)
-        return serve_fail(error, 400, NULL, "n", "n: %lld is more than the %lld that this server computes at once",
-                          (long long)request->n, (long long)limits->choices);
-    if (request->max_tokens > limits->max_tokens)
-        return serve_fail(error, 400, NULL, "max_tokens", "max_tokens: %lld is more than this server's limit of %lld",
-                          (long long)request->max_tokens, (long long)limits->max_tokens);
     if (request->include_usage && !request->stream)
         return serve_fail(error, 400, NULL, "stream_options", "stream_options: only with \"stream\": true");
     if (request->return_name[0] && choices != 1)
