@@ -272,7 +272,6 @@ typedef struct request_field {
 #define RANGE(from, to)     .low = (from), .high = (to)
 #define UP_TO(from, member) .low = (from), .limit = offsetof(serve_limits, member)
 #define LARGEST_WHOLE       1e15
-#define LARGEST_REAL        1e6
 
 /* In the order of reading: best_of looks at n. */
 static const request_field fields[] = {

@@ -339,6 +339,19 @@ static bool pack(serve_sequence *sequence, serve_bytes *state, serve_error *erro
     return check(psk_session_pack(sequence->session, &state->data, &state->size), error);
 }
 
+/* Whether a stop string came with the end: U+FFFD, for a character that is none now, was the last that it lacked. */
+static bool note_stop(serve_sequence *sequence, serve_error *error) {
+    const char *text;
+    size_t size;
+    if (sequence->stopped || !sequence->plain)
+        return true;
+    if (!check(psk_text_stream_finish(sequence->plain, &text, &size), error))
+        return false;
+    sequence->placed += count_characters(text, size);
+    sequence->stopped = sequence->shown < sequence->placed;
+    return true;
+}
+
 bool serve_sequence_finish(serve_sequence *sequence, const char *reason, serve_error *error) {
     const serve_request *const request = &sequence->job->request;
     const bool wants_state = sequence->session && (request->return_state || request->return_name[0]);
@@ -349,6 +362,8 @@ bool serve_sequence_finish(serve_sequence *sequence, const char *reason, serve_e
         return false;
     sequence->shown += count_characters(text, size);
     sequence->finished = true;
+    if (!note_stop(sequence, error))
+        return false;
     if (wants_state && !pack(sequence, &state, error))
         return false;
     if (put(sequence, text, size, reason, state.data ? &state : NULL, error))

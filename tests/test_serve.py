@@ -177,6 +177,17 @@ class LogProbabilities(WithServer):
         self.assertEqual(len(choice["logprobs"]["tokens"]), len("é 🙂 was f".encode()))
         self.assertEqual(choice["logprobs"]["tokens"][-1], "f")
 
+    def test_stop_that_comes_with_the_end(self):
+        """Its last character is one that the end leaves unfinished."""
+        fields = {"max_tokens": 2, "logprobs": 0, "presence_penalty": 100, "logit_bias": {"171": 100, "206": 60},
+                  **GREEDY}
+        for stop, text, offsets in ((None, "\ufffd\ufffd", [0, 1]), ("\ufffd\ufffd", "", [])):
+            whole = self.server.complete("The caf", stop=stop, **fields)["choices"][0]
+            self.assertEqual((whole["text"], whole["logprobs"]["text_offset"]), (text, offsets))
+            streamed = join(events(self.server.open_stream("The caf", stop=stop, **fields)[1]))[0]
+            lists = streamed["logprobs"] or {"text_offset": []}
+            self.assertEqual((streamed["text"], lists["text_offset"]), (text, offsets))
+
     def test_whole_prompt_is_scored_in_cuts(self):
         """A prompt longer than several cuts: the same as by prefixes, each of which ends elsewhere."""
         text = STORY * 8
