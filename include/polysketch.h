@@ -658,7 +658,8 @@ PSK_API int64_t psk_session_bytes_at(const psk_model *model, int64_t tokens);
 
 /* The state as a file (safetensors; docs/formats.md), or as the same file in memory (*bytes is released by
  * psk_buffer_free). It can be continued by any process that has the same model: load and unpack refuse another model's
- * state, one that is damaged, cut off or of a later version (FORMAT, with the reason). Other errors: FILE, MEMORY. */
+ * state, one that is damaged, cut off, of a later version or with numbers that are not finite (FORMAT, with the
+ * reason). Other errors: FILE, MEMORY. */
 PSK_API psk_status psk_session_save(const psk_session *session, const char *path);
 PSK_API psk_status psk_session_load(psk_model *model, const char *path, psk_session **out);
 PSK_API psk_status psk_session_pack(const psk_session *session, void **bytes, size_t *size);

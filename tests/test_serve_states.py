@@ -2,6 +2,7 @@
 """What polysketch serve keeps and shares: its cache of prompts, states, computing for many clients at once."""
 import base64
 import json
+import math
 import os
 import shutil
 import unittest
@@ -135,6 +136,13 @@ class ForeignStates(WithServer):
     def setUp(self):
         self.server.complete("It rained.", max_tokens=1, return_state="good")
         self.state = self.server.request("GET", "/v1/state/good")[2]
+
+    def test_with_numbers_that_are_not_finite(self):
+        for number in (math.nan, math.inf, -math.inf):
+            state = serve_state.remake(self.state, first_number=number)
+            self.expect_error(400, None, state, "not finite", path="/v1/state/bad", method="PUT")
+            data = base64.b64encode(state).decode()
+            self.expect_error(400, "state", {"prompt": "a", "state": {"data": data}}, "not finite")
 
     def test_of_a_text_that_is_too_long(self):
         state = serve_state.remake(self.state, length=2**31 - 11)

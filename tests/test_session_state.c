@@ -218,6 +218,42 @@ static psk_status pack_and_unpack(void *argument) {
     return status;
 }
 
+/* The first and the last number of what a session holds. */
+static void check_number(const session_fixture *f, psk_session *session, float *number, const char *name) {
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    const float before = *number;
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        void *bytes;
+        size_t size;
+        psk_session *again;
+        *number = values[i];
+        PSK_TEST_OK(psk_session_pack(session, &bytes, &size));
+        PSK_TEST_FAILS(psk_session_unpack(f->model, bytes, size, &again), PSK_ERROR_FORMAT, name, "not finite");
+        assert_null(again);
+        psk_buffer_free(bytes);
+    }
+    *number = before;
+}
+
+static void test_numbers_that_are_not_finite_are_refused(void **state) {
+    (void)state;
+    const psk_model_config config = fixture_config(FIXTURE_FORMS - 1);
+    session_fixture f = session_fixture_begin(1, &config, TOKENS);
+    psk_session *session = session_fixture_open(&f);
+    PSK_TEST_OK(psk_session_append(session, f.tokens, CUT, NULL));
+    const psk_session_layout *layout = &session->decoder->layout;
+    check_number(&f, session, session->state, "\"state\"");
+    check_number(&f, session, session->state + layout->state_floats - 1, "\"state\"");
+    const char *const names[PSK_CACHES] = {"\"k\"", "\"v\"", "\"b\""};
+    for (int kind = 0; kind < PSK_CACHES; kind++) {
+        const int64_t width = layout->width[kind], last = (layout->groups - 1) * session->capacity;
+        check_number(&f, session, session->cache[kind] + session->first * width, names[kind]);
+        check_number(&f, session, session->cache[kind] + (last + session->first) * width + width - 1, names[kind]);
+    }
+    psk_session_free(session);
+    session_fixture_end(&f);
+}
+
 /* And what is unpacked packs to the same bytes. */
 static void test_out_of_memory_is_an_error(void **state) {
     (void)state;
@@ -245,6 +281,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_what_is_wrong_is_said),
         cmocka_unit_test(test_another_models_state_is_refused),
         cmocka_unit_test_setup_teardown(test_files_that_are_no_states, enter, psk_test_place_leave),
+        cmocka_unit_test(test_numbers_that_are_not_finite_are_refused),
         cmocka_unit_test(test_out_of_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include "io/safetensors.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,6 +220,31 @@ static void scatter_rows(const psk_session *session, int kind, const psk_tensor_
                (const char *)view->data + (size_t)group * head, head);
 }
 
+/* A state that overflowed, or that was made by hand: the checksum may be right, and no token could follow. */
+static psk_status check_finite(const psk_safetensors *file, const psk_session *session, const char *name,
+                               const float *x, int64_t n) {
+    double sum = 0;
+    if (n > 0)
+        PSK_RUN(session->decoder->model->device, sum_squares, .n = n, .x = x, .out = &sum);
+    if (!isfinite(sum)) /* squares of float32 are finite in float64 */
+        return psk_fail(PSK_ERROR_FORMAT,
+                        "%s: tensor \"%s\" has numbers that are not finite: no text goes on from there",
+                        psk_safetensors_path(file), name);
+    return PSK_OK;
+}
+
+static psk_status check_numbers(const psk_safetensors *file, const psk_session *session) {
+    const psk_session_layout *layout = &session->decoder->layout;
+    if (session->state != NULL)
+        PSK_TRY(check_finite(file, session, "state", session->state, layout->state_floats));
+    for (int kind = 0; kind < PSK_CACHES; kind++)
+        for (int64_t group = 0; group < layout->groups && layout->width[kind] > 0; group++)
+            PSK_TRY(check_finite(file, session, kind_names[kind],
+                                 session->cache[kind] + group * session->capacity * layout->width[kind],
+                                 session->rows * layout->width[kind]));
+    return PSK_OK;
+}
+
 static psk_status read_session(const psk_safetensors *file, psk_session *session) {
     const psk_decoder *decoder = session->decoder;
     psk_tensor_source tensors[MOST_TENSORS];
@@ -235,7 +261,7 @@ static psk_status read_session(const psk_safetensors *file, psk_session *session
     for (int kind = 0; kind < PSK_CACHES; kind++)
         if (decoder->layout.width[kind] > 0)
             scatter_rows(session, kind, psk_safetensors_find(file, kind_names[kind]));
-    return PSK_OK;
+    return check_numbers(file, session);
 }
 
 /* Closes the file. */
