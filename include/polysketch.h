@@ -665,6 +665,9 @@ PSK_API psk_status psk_session_load(psk_model *model, const char *path, psk_sess
 PSK_API psk_status psk_session_pack(const psk_session *session, void **bytes, size_t *size);
 PSK_API psk_status psk_session_unpack(psk_model *model, const void *bytes, size_t size, psk_session **out);
 
+/* At most so many bytes are such a file after so many tokens; -1 if that does not fit 64 bits. */
+PSK_API int64_t psk_session_file_bytes_at(const psk_model *model, int64_t tokens);
+
 /* What identifies a model: XXH3-128 of its config and all its weights, as 32 hexadecimal digits. Reads every weight
  * (about 50 ms for GPT-2 small), once while there is a session. */
 #define PSK_MODEL_HASH_CAPACITY 33

@@ -17,10 +17,12 @@
     64 /* beside those of requests that compute or wait: for the ones that are refused, and metrics */
 #define TICK            50000000L /* nanoseconds between two looks for a signal */
 #define REQUEST_PROMPTS 1024
+#define TEXT_BYTES      ((int64_t)64 << 20) /* of a request's body, beside a state */
 
 typedef struct serve_settings {
     const char *model, *name, *host, *api_key, *cors_origin, *log;
-    int64_t port, sessions, queue, cache, states, body, prompt_tokens, max_tokens;
+    int64_t port, sessions, queue, cache, states, prompt_tokens, max_tokens;
+    int64_t body; /* 0: what a state of the model needs */
     double request_seconds, idle_seconds, drain_seconds;
     device_options device;
 } serve_settings;
@@ -36,6 +38,7 @@ typedef struct serving {
     serve_http *http;
     FILE *log;
     const char *api_key; /* NULL: none is asked for */
+    int64_t body_bytes;
     char *name;
 } serving;
 
@@ -92,6 +95,23 @@ static psk_status load(serving *server) {
     return status;
 }
 
+/* In base64, at most; of a state that grows with the text, after as much of it as the model was trained on. */
+static int64_t state_text_bytes(const psk_model *model) {
+    const bool grows = psk_session_bytes_at(model, INT32_MAX) != psk_session_bytes_at(model, 1);
+    const int64_t tokens = grows ? psk_model_get_config(model)->n_positions : INT32_MAX;
+    return (psk_session_file_bytes_at(model, tokens) + 2) / 3 * 4;
+}
+
+/* A state that the server sends has to come back in a request. */
+static void limit_bodies(serving *server) {
+    const int64_t given = server->settings->body, state = state_text_bytes(server->model);
+    char most[FORMAT_CAPACITY], limit[FORMAT_CAPACITY];
+    server->body_bytes = given ? given : TEXT_BYTES + state;
+    if (server->body_bytes < state)
+        fprintf(stderr, "states of up to %s in a reply are larger than --max-body, %s: clients cannot send them back\n",
+                format_bytes(most, state), format_bytes(limit, given));
+}
+
 static bool start_engine(serving *server) {
     const serve_settings *const settings = server->settings;
     serve_error error = {0};
@@ -126,7 +146,7 @@ static bool start_http(serving *server, int *port) {
         .port = s->port,
         .api_key = server->api_key,
         .cors_origin = s->cors_origin,
-        .body_bytes = s->body,
+        .body_bytes = server->body_bytes,
         .connections = s->sessions + s->queue + SPARE_CONNECTIONS,
         .request_seconds = s->request_seconds,
         .idle_seconds = s->idle_seconds,
@@ -174,6 +194,7 @@ static exit_code run(serving *server) {
     const psk_status status = load(server);
     if (status != PSK_OK)
         return say_status("serve", status);
+    limit_bodies(server);
     if (!start_engine(server) || !start_http(server, &port))
         return EXIT_FAILED;
     stop_on_signals();
@@ -207,7 +228,6 @@ exit_code command_serve(int argc, char **argv) {
                         .queue = 256,
                         .cache = (int64_t)1 << 30,
                         .states = (int64_t)1 << 30,
-                        .body = 64 << 20,
                         .prompt_tokens = 1 << 20,
                         .max_tokens = 65536,
                         .request_seconds = 600,
@@ -237,7 +257,7 @@ exit_code command_serve(int argc, char **argv) {
         {"state-memory", OPTION_LENGTH, "BYTES", "for states that clients store", .target = &s.states, .low = 0,
          .high = 1e15, .fallback = "1G"},
         {"max-body", OPTION_LENGTH, "BYTES", "of a request", .target = &s.body, .low = 1024, .high = 1e12,
-         .fallback = "64M"},
+         .fallback = "64M and a state"},
         {"max-prompt", OPTION_LENGTH, "TOKENS", "in all prompts of a request", .target = &s.prompt_tokens, .low = 1,
          .high = 1e9, .fallback = "1M"},
         {"max-tokens", OPTION_LENGTH, "TOKENS", "of a completion", .target = &s.max_tokens, .low = 1, .high = 1e9},

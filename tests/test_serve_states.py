@@ -95,6 +95,16 @@ class States(WithServer):
             self.assertEqual(other.json("DELETE", "/v1/state/mine.1")[0], 200)
             self.assertEqual(other.json("DELETE", "/v1/state/mine.1")[0], 404)
 
+    def test_what_is_sent_can_come_back(self):
+        limit = self.server.json("GET", "/v1/models")[1]["data"][0]["limits"]["body_bytes"]
+        sizes = [len(self.server.complete("a" * n, max_tokens=1, return_state=True)["choices"][0]["state"]["data"])
+                 for n in (1, 15, 16, 30, 31, 32, 33, 100)]
+        self.assertGreaterEqual(limit, 2**26 + max(sizes))
+        self.assertNotIn("--max-body", "".join(self.server.messages))
+        with Server(PROGRAM, PLACE["model"], *OPTIONS, "--max-body", str(max(sizes) // 2)) as server:
+            self.assertRegex("".join(server.messages), "states of up to .* are larger than --max-body")
+            self.assertEqual(server.json("GET", "/v1/models")[1]["data"][0]["limits"]["body_bytes"], max(sizes) // 2)
+
     def test_kept_here(self):
         for stream in (False, True):
             name = "kept-%d" % stream

@@ -68,6 +68,35 @@ static void test_a_state_continues_in_a_new_process(void **state) {
         check_process(form, *state);
 }
 
+static void check_size(const session_fixture *f, int64_t tokens) {
+    void *bytes;
+    size_t size;
+    psk_session *session = session_fixture_open(f);
+    const int64_t most = psk_session_file_bytes_at(f->model, tokens);
+    if (tokens > 0)
+        PSK_TEST_OK(psk_session_append(session, f->tokens, tokens, NULL));
+    PSK_TEST_OK(psk_session_pack(session, &bytes, &size));
+    assert_true((int64_t)size <= most);
+    if (session->rows == tokens) /* none have gone into a state yet: only the header is a guess */
+        assert_true((int64_t)size > most - 2048);
+    psk_buffer_free(bytes);
+    psk_session_free(session);
+}
+
+static void test_the_size_of_a_file_is_known_before(void **state) {
+    (void)state;
+    for (size_t form = 0; form < FIXTURE_FORMS; form++) {
+        const psk_model_config config = fixture_config(form);
+        session_fixture f = session_fixture_begin(1, &config, TOKENS);
+        for (int64_t tokens = 0; tokens <= TOKENS; tokens += tokens < 30 ? 1 : 7)
+            check_size(&f, tokens);
+        const int64_t most = psk_session_file_bytes_at(f.model, INT64_MAX);
+        const bool grows = psk_session_layout_of(&config).ring == 0;
+        assert_int_equal(most, grows ? -1 : psk_session_file_bytes_at(f.model, INT32_MAX));
+        session_fixture_end(&f);
+    }
+}
+
 /* ----------------------------------------------------------------------------------------------------------- refused
  */
 
@@ -276,6 +305,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_state_continues_in_a_new_process, enter, psk_test_place_leave),
+        cmocka_unit_test(test_the_size_of_a_file_is_known_before),
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_every_damaged_byte_is_noticed),
         cmocka_unit_test(test_what_is_wrong_is_said),

@@ -15,6 +15,7 @@
 #define FORMAT_NAME    "polysketch session"
 #define FORMAT_VERSION 1
 #define NUMBER_TEXT    24
+#define HEADER_BYTES   2048 /* more than the header can be: four tensors, five entries of metadata */
 
 static const char *const kind_names[PSK_CACHES] = {"k", "v", "b"};
 enum { MOST_TENSORS = 1 + PSK_CACHES };
@@ -112,6 +113,13 @@ psk_status psk_session_pack(const psk_session *session, void **bytes, size_t *si
         psk_free(rows[kind]);
     json_decref(metadata);
     return status;
+}
+
+int64_t psk_session_file_bytes_at(const psk_model *model, int64_t tokens) {
+    const psk_session_layout layout = psk_session_layout_of(&model->config);
+    const int64_t rows = layout.ring > 0 && tokens >= layout.ring ? layout.ring - 1 : tokens;
+    const int64_t bytes = psk_layout_bytes(&layout, rows);
+    return bytes < 0 || bytes > INT64_MAX - HEADER_BYTES ? -1 : bytes + HEADER_BYTES;
 }
 
 psk_status psk_session_save(const psk_session *session, const char *path) {
