@@ -426,7 +426,7 @@ typedef struct psk_tokenizer_train_options {
     int64_t input_count;
     psk_text_format format;
     const char *field;     /* of JSON lines */
-    const char *output;    /* folder for tokenizer.model and tokenizer.json */
+    const char *output;    /* folder for tokenizer.model and tokenizer.json; none that holds a tokenizer or shards */
     int64_t vocab_size;    /* with the 256 bytes, end-of-text and one for what is unknown, which never comes */
     int64_t max_bytes;     /* how much of the text, from its beginning, is looked at; 0: all. It is held in memory */
     psk_progress progress; /* bytes of the files read; what takes longest, making the merges, comes after. NULL: none */

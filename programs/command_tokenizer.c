@@ -355,8 +355,8 @@ static exit_code tokenizer_train(int argc, char **argv) {
     for (int i = 0; i < 7; i++) /* the last stays NULL */
         formats[i] = psk_text_format_name((psk_text_format)i);
     const command_option table[] = {
-        {"output", OPTION_TEXT, "DIR", "folder for tokenizer.model and tokenizer.json", .target = &options.output,
-         .required = true},
+        {"output", OPTION_TEXT, "DIR", "folder for tokenizer.model and tokenizer.json; none of a model or of data",
+         .target = &options.output, .required = true},
         {"vocab-size", OPTION_COUNT, "N", "tokens, 258 of them for bytes and signs", .target = &options.vocab_size,
          .low = 258, .high = 1e6},
         {"max-bytes", OPTION_COUNT, "N", "as much of the text, from its beginning, is looked at (0: all)",

@@ -327,6 +327,40 @@ static void vocabulary_of_files(void **state) {
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "nothing to learn from");
 }
 
+/* Every file by which a folder has a tokenizer or tokens; none of them is touched. */
+static void taken_folders(void **state) {
+    const psk_test_place *place = *state;
+    static const char *const names[] = {
+        PSK_MODEL_FILE,    PSK_TOKENIZER_FILE,       "vocab.json", "config.json", "prepare.json",
+        "train-00000.psk", "valid-00000.psk.partial"};
+    char text[512], output[512], path[600], *kept;
+    const char *const inputs[] = {text};
+    size_t size;
+    psk_tokenizer_train_options options = psk_tokenizer_train_options_default();
+    snprintf(text, sizeof text, "%s/a.txt", place->folder);
+    snprintf(output, sizeof output, "%s/made", place->folder);
+    PSK_TEST_OK(psk_write_file(text, "zebra zebra", 11));
+    options.inputs = inputs;
+    options.input_count = 1;
+    options.output = output;
+    options.vocab_size = 258 + 6; /* 5 letters and the space */
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        PSK_TEST_OK(psk_make_folders(output));
+        snprintf(path, sizeof path, "%s/%s", output, names[i]);
+        PSK_TEST_OK(psk_write_file(path, "kept", 4));
+        PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, output, names[i], "choose another folder");
+        PSK_TEST_OK(psk_read_file(path, 4, &kept, &size));
+        assert_string_equal(kept, "kept");
+        psk_free(kept);
+        PSK_TEST_OK(psk_remove_tree(output));
+    }
+    PSK_TEST_OK(psk_make_folders(output));
+    snprintf(path, sizeof path, "%s/notes.txt", output);
+    PSK_TEST_OK(psk_write_file(path, "kept", 4));
+    PSK_TEST_OK(psk_tokenizer_train(&options)); /* what else is there does not matter */
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, output, PSK_TOKENIZER_FILE);
+}
+
 static void what_is_no_model(void **state) {
     const psk_test_place *place = *state;
     psk_tokenizer *tokenizer;
@@ -364,9 +398,9 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(pieces_of_a_model),      TEST(pieces_of_bytes),  TEST(long_texts),
-        TEST(trained_there_and_back), TEST(saved_and_read),   TEST(training_refused),
-        TEST(vocabulary_of_files),    TEST(what_is_no_model), TEST(out_of_memory),
+        TEST(pieces_of_a_model), TEST(pieces_of_bytes),  TEST(long_texts),          TEST(trained_there_and_back),
+        TEST(saved_and_read),    TEST(training_refused), TEST(vocabulary_of_files), TEST(taken_folders),
+        TEST(what_is_no_model),  TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

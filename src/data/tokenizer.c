@@ -100,6 +100,13 @@ enum { MODEL, TOKENIZER_JSON, VOCAB, MERGES, CONFIG, FILE_COUNT };
 static const char *const file_names[FILE_COUNT] = {PSK_MODEL_FILE, PSK_TOKENIZER_FILE, "vocab.json", "merges.txt",
                                                    "config.json"};
 
+bool psk_tokenizer_has_file(const char *name) {
+    for (int i = 0; i < FILE_COUNT; i++)
+        if (strcmp(name, file_names[i]) == 0)
+            return true;
+    return false;
+}
+
 /* A model on bytes needs no tokenizer files. */
 static psk_status load_by_config(const char *folder, const char *config_path, psk_tokenizer **out) {
     int64_t vocab_size = -1;

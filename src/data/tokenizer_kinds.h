@@ -20,6 +20,9 @@ psk_status psk_tokenizer_bpe_json(const json_t *object, const char *path, psk_to
 psk_status psk_tokenizer_sentencepiece(const char *path, psk_tokenizer **out);
 psk_status psk_tokenizer_sentencepiece_bytes(const char *bytes, size_t size, const char *where, psk_tokenizer **out);
 
+/* Whether a folder with a file of this name has a tokenizer, or may have one. */
+bool psk_tokenizer_has_file(const char *name);
+
 /* Takes `text` and `starts` of a tokenizer whose vocab_size is set, for `bytes` bytes of text; contents undefined. */
 psk_status psk_tokenizer_make_texts(psk_tokenizer *tokenizer, int64_t bytes);
 

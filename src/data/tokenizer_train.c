@@ -3,6 +3,8 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "data/block_encoder.h"
+#include "data/file_names.h"
+#include "data/prepare_journal.h"
 #include "data/sentencepiece.h"
 #include "data/tokenizer_kinds.h"
 
@@ -41,6 +43,25 @@ static psk_status check_options(const psk_tokenizer_train_options *options) {
     if (options->max_bytes < 0)
         return psk_fail(PSK_ERROR_ARGUMENT, "max_bytes is %" PRId64 ", expected 0 (all) or more", options->max_bytes);
     return PSK_OK;
+}
+
+/* Whether a folder with this file is a model's, a tokenizer's or one of data, which a new vocabulary would spoil. */
+static bool is_taken_by(const char *name) {
+    return psk_tokenizer_has_file(name) || strcmp(name, PSK_JOURNAL_FILE) == 0 || psk_name_ends(name, ".psk") ||
+           psk_name_ends(name, ".psk.partial");
+}
+
+static psk_status check_output(const char *folder) {
+    psk_status status = PSK_OK;
+    char **names;
+    int64_t entries;
+    PSK_TRY(psk_list_folder(folder, &names, &entries));
+    for (int64_t i = 0; i < entries && status == PSK_OK; i++)
+        if (is_taken_by(names[i]))
+            status = psk_fail(PSK_ERROR_ARGUMENT, "%s holds %s already: remove it or choose another folder", folder,
+                              names[i]);
+    psk_free_names(names, entries);
+    return status;
 }
 
 /* The next block's text; *end where there is none, or enough was read. */
@@ -145,7 +166,9 @@ psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
     PSK_TRY(check_options(options));
     const bool new_folder = !psk_is_folder(options->output);
     PSK_TRY(psk_make_folders(options->output));
-    const psk_status status = train(options);
+    psk_status status = check_output(options->output);
+    if (status == PSK_OK)
+        status = train(options);
     if (status != PSK_OK && new_folder)
         rmdir(options->output);
     return status;
