@@ -427,7 +427,8 @@ typedef struct psk_tokenizer_train_options {
     psk_text_format format;
     const char *field;     /* of JSON lines */
     const char *output;    /* folder for tokenizer.model and tokenizer.json; none that holds a tokenizer or shards */
-    int64_t vocab_size;    /* with the 256 bytes, end-of-text and one for what is unknown, which never comes */
+    int64_t vocab_size;    /* with the 256 bytes, end-of-text, one for what is unknown, which never comes, and one for
+                              each character of the text (but the rarest, 5 in 10,000 of it): so many at least */
     int64_t max_bytes;     /* how much of the text, from its beginning, is looked at; 0: all. It is held in memory */
     psk_progress progress; /* bytes of the files read; what takes longest, making the merges, comes after. NULL: none */
     void *user;
@@ -436,8 +437,8 @@ typedef struct psk_tokenizer_train_options {
 PSK_API psk_tokenizer_train_options psk_tokenizer_train_options_default(void);
 
 /* Writes a tokenizer that is exact for any bytes: nothing is normalised, and what no token covers becomes bytes. The
- * same text gives the same vocabulary. Errors: ARGUMENT naming the option, or in SentencePiece's words for a vocab_size
- * that does not go with the text; FILE, FORMAT naming the input; UNSUPPORTED without SentencePiece; MEMORY;
+ * same text gives the same vocabulary. Errors: ARGUMENT naming the option, for a vocab_size that does not go with the
+ * text also the least or the most that does; FILE, FORMAT naming the input; UNSUPPORTED without SentencePiece; MEMORY;
  * INTERRUPTED. Nothing is written then. */
 PSK_API psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options);
 

@@ -357,8 +357,9 @@ static exit_code tokenizer_train(int argc, char **argv) {
     const command_option table[] = {
         {"output", OPTION_TEXT, "DIR", "folder for tokenizer.model and tokenizer.json; none of a model or of data",
          .target = &options.output, .required = true},
-        {"vocab-size", OPTION_COUNT, "N", "tokens, 258 of them for bytes and signs", .target = &options.vocab_size,
-         .low = 258, .high = 1e6},
+        {"vocab-size", OPTION_COUNT, "N",
+         "tokens: 258 for bytes and signs, one a character of the text, the others for merges",
+         .target = &options.vocab_size, .low = 258, .high = 1e6},
         {"max-bytes", OPTION_COUNT, "N", "as much of the text, from its beginning, is looked at (0: all)",
          .target = &options.max_bytes, .low = 0, .high = 1e12},
         {"format", OPTION_CHOICE, NULL, "as for prepare", .target = &format, .names = formats},

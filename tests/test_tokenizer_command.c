@@ -95,7 +95,7 @@ static void train(void **state) {
     expect(place, "out", "280 tokens, in made");
     assert_int_equal(run(place, "encode --tokenizer made --text 'the other man'"), 0);
     assert_int_equal(run(place, "train text --vocab-size 9000 --output other"), 2);
-    expect(place, "err", "ocabulary");
+    expect(place, "err", "vocab_size is 9000, ");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, psk_test_place_leave)

@@ -7,6 +7,7 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SEED  13
@@ -259,12 +260,36 @@ static void saved_and_read(void **state) {
     psk_test_remove_folder(folder);
 }
 
+static psk_status no_line(void *user, const char **text, size_t *size) {
+    (void)user;
+    (void)size;
+    *text = NULL;
+    return PSK_OK;
+}
+
+static long long number_in(const char *words) {
+    const char *const at = strstr(psk_error_message(), words);
+    assert_non_null(at);
+    return strtoll(at + strlen(words), NULL, 10);
+}
+
+/* The sizes that a refusal names are those that do. */
 static void training_refused(void **state) {
     (void)state;
     char *bytes;
     size_t size;
-    PSK_TEST_FAILS(train(100, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "ocabulary");
-    PSK_TEST_FAILS(train(30000, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "ocabulary");
+    PSK_TEST_FAILS(train(100, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "vocab_size is 100, ", "at least ");
+    const long long least = number_in("at least ");
+    PSK_TEST_FAILS(train(30000, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "vocab_size is 30000, ", "at most ");
+    const long long most = number_in("at most ");
+    assert_in_range(least, 259, most);
+    PSK_TEST_FAILS(train(least - 1, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "at least ");
+    PSK_TEST_FAILS(train(most + 1, PSK_OK, &bytes, &size), PSK_ERROR_ARGUMENT, "at most ");
+    PSK_TEST_OK(train(least, PSK_OK, &bytes, &size));
+    psk_free(bytes);
+    PSK_TEST_OK(train(most, PSK_OK, &bytes, &size));
+    psk_free(bytes);
+    PSK_TEST_FAILS(psk_sentencepiece_train(300, no_line, NULL, &bytes, &size), PSK_ERROR_FORMAT, "no text");
     PSK_TEST_FAILS(train(300, PSK_ERROR_INTERRUPTED, &bytes, &size), PSK_ERROR_INTERRUPTED, "no more lines");
     assert_null(bytes);
 }
@@ -309,10 +334,10 @@ static void vocabulary_of_files(void **state) {
     assert_false(psk_is_folder(output));
     options.progress = NULL;
     options.vocab_size = 5000;
-    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "ocabulary");
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "at most ");
     assert_false(psk_is_folder(output));
     PSK_TEST_OK(psk_make_folders(output));
-    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "ocabulary");
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "at most ");
     assert_true(psk_is_folder(output)); /* it was there before */
     options.vocab_size = 257;
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "vocab_size is 257", "258");

@@ -6,6 +6,7 @@ extern "C" {
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -89,6 +90,28 @@ std::unordered_map<std::string, std::string> trainer_settings(int64_t vocab_size
     };
 }
 
+/* The number behind `words`; 0: they are not there. */
+long long number_after(const std::string &message, const char *words) {
+    const auto at = message.find(words);
+    return at == std::string::npos ? 0 : std::atoll(message.c_str() + at + std::strlen(words));
+}
+
+/* The library's message names options of its own program: what it found out is said in our words. */
+psk_status refuse_training(int64_t vocab_size, const std::string &message) {
+    const long long least = number_after(message, " vs "), most = number_after(message, "value <= ");
+    if (least > vocab_size)
+        return psk_fail(PSK_ERROR_ARGUMENT,
+                        "vocab_size is %lld, this text needs at least %lld: 258 for bytes and signs, and one for each "
+                        "of its characters",
+                        static_cast<long long>(vocab_size), least);
+    if (most > 0 && most < vocab_size)
+        return psk_fail(
+            PSK_ERROR_ARGUMENT,
+            "vocab_size is %lld, this text has pairs for at most %lld: take a smaller one, or give more text",
+            static_cast<long long>(vocab_size), most);
+    return psk_fail(PSK_ERROR_ARGUMENT, "SentencePiece made no vocabulary: %s", message.c_str());
+}
+
 } // namespace
 
 psk_status psk_sentencepiece_create(const char *bytes, size_t size, psk_sentencepiece **out) {
@@ -146,11 +169,13 @@ psk_status psk_sentencepiece_train(int64_t vocab_size, psk_next_line next, void 
     return guarded([&]() -> psk_status {
         Lines lines(next, user);
         std::string model;
+        if (lines.outcome == PSK_OK && lines.done())
+            return psk_fail(PSK_ERROR_FORMAT, "there is no text to make a vocabulary of");
         const auto status = sentencepiece::SentencePieceTrainer::Train(trainer_settings(vocab_size), &lines, &model);
         if (lines.outcome != PSK_OK)
             return lines.outcome;
         if (!status.ok())
-            return psk_fail(PSK_ERROR_ARGUMENT, "SentencePiece made no vocabulary: %s", status.ToString().c_str());
+            return refuse_training(vocab_size, status.ToString());
         void *block;
         PSK_TRY(psk_alloc(model.size(), "a SentencePiece model", &block));
         std::memcpy(block, model.data(), model.size());

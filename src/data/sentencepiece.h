@@ -23,8 +23,8 @@ psk_piece_type psk_sentencepiece_piece(const psk_sentencepiece *model, int32_t i
 psk_status psk_sentencepiece_encode(const psk_sentencepiece *model, const char *text, size_t size, psk_tokens *tokens);
 
 /* Training: a new BPE vocabulary of vocab_size pieces. next gives the next line without its end, *text NULL after the
- * last. *bytes, the .model, is released by psk_free. Errors: those of next; ARGUMENT with the library's words, as for a
- * vocab_size that does not go with the text; MEMORY. */
+ * last. *bytes, the .model, is released by psk_free. Errors: those of next; ARGUMENT for a vocab_size that does not go
+ * with the text, with the least or the most that does; FORMAT if there is no line; MEMORY. */
 typedef psk_status (*psk_next_line)(void *user, const char **text, size_t *size);
 psk_status psk_sentencepiece_train(int64_t vocab_size, psk_next_line next, void *user, char **bytes, size_t *size);
 
