@@ -430,8 +430,11 @@ typedef struct psk_tokenizer_train_options {
     int64_t vocab_size;    /* with the 256 bytes, end-of-text, one for what is unknown, which never comes, and one for
                               each character of the text (but the rarest, 5 in 10,000 of it): so many at least */
     int64_t max_bytes;     /* how much of the text, from its beginning, is looked at; 0: all. It is held in memory */
-    psk_progress progress; /* bytes of the files read; what takes longest, making the merges, comes after. NULL: none */
-    void *user;
+    psk_progress progress; /* bytes of the files read. NULL: none */
+    int (*merging)(void *user); /* called when all is read and the merges are to be made, which takes longest, tells no
+                                   progress and cannot be stopped: until it is over nothing is written, so the process
+                                   may be ended. Non-zero: not to begin (INTERRUPTED). NULL: none */
+    void *user;                 /* of both */
 } psk_tokenizer_train_options;
 /* What `polysketch tokenizer train --help` shows; inputs and output are NULL. */
 PSK_API psk_tokenizer_train_options psk_tokenizer_train_options_default(void);

@@ -5,6 +5,7 @@
 #include "terminal.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -328,6 +329,23 @@ static exit_code tokenizer_decode(int argc, char **argv) {
 /* ------------------------------------------------------------------------------------------------------------- train
  */
 
+/* As if no signal had been asked for; one that is ignored stays so. */
+static void end_on_signals(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction action;
+        if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            signal(numbers[i], SIG_DFL);
+    }
+}
+
+/* SentencePiece cannot be stopped, but nothing is written before it is done: the program may end. */
+static int begin_merging(void *user) {
+    end_on_signals();
+    progress_show(&((progress_meter *)user)->line, "all is read; making the merges, of which no progress is told");
+    return stop_requested();
+}
+
 static exit_code train(const psk_tokenizer_train_options *options) {
     static const char command[] = "tokenizer train";
     char took[FORMAT_CAPACITY];
@@ -382,11 +400,12 @@ static exit_code tokenizer_train(int argc, char **argv) {
     command_line line = {0};
     exit_code code;
     if (options_read(&usage, argc, argv, &line, &code)) {
-        progress_meter meter = {.verb = "reading, then merging", .unit = "bytes", .line = progress_start()};
+        progress_meter meter = {.verb = "reading", .unit = "bytes", .line = progress_start()};
         options.inputs = line.operands;
         options.input_count = (int64_t)line.operand_count;
         options.format = (psk_text_format)format;
         options.progress = meter_progress;
+        options.merging = begin_merging;
         options.user = &meter;
         stop_on_signals();
         code = train(&options);

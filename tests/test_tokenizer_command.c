@@ -1,12 +1,18 @@
 /* polysketch tokenizer, as a user calls it. */
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/rng.h"
 #include "support.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SEED 5
 
 static int set_up(void **state) {
     return psk_test_place_enter(state, "out");
@@ -20,11 +26,16 @@ static int run(const psk_test_place *place, const char *arguments) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void expect(const psk_test_place *place, const char *name, const char *text) {
+static char *read_text(const psk_test_place *place, const char *name) {
     char path[512], *content;
     size_t size;
     snprintf(path, sizeof path, "%s/%s", place->folder, name);
     PSK_TEST_OK(psk_read_file(path, 1 << 20, &content, &size));
+    return content;
+}
+
+static void expect(const psk_test_place *place, const char *name, const char *text) {
+    char *const content = read_text(place, name);
     if (!strstr(content, text))
         fail_msg("'%s' is not in: %s", text, content);
     psk_free(content);
@@ -98,9 +109,58 @@ static void train(void **state) {
     expect(place, "err", "vocab_size is 9000, ");
 }
 
+/* Words of random letters: making merges of them takes many seconds. */
+static void write_random_words(const psk_test_place *place) {
+    enum { SIZE = 2000000 };
+    psk_rng rng = psk_rng_make(SEED, 0);
+    char *const text = malloc(SIZE);
+    assert_non_null(text);
+    for (int i = 0; i < SIZE; i++)
+        text[i] = i % 100 == 99 ? '\n' : i % 10 == 9 ? ' ' : (char)('a' + psk_rng_below(&rng, 26));
+    write_text(place, "text", text, SIZE);
+    free(text);
+}
+
+static bool is_merging(const psk_test_place *place) {
+    char *const content = read_text(place, "err");
+    const bool found = strstr(content, "making the merges") != NULL;
+    psk_free(content);
+    return found;
+}
+
+/* Ctrl-C ends the program though the library goes on; a shell gives 130 for that. */
+static void interrupted_while_merging(void **state) {
+    const psk_test_place *place = *state;
+    const struct timespec pause = {0, 2000000};
+    char line[1024];
+    int status;
+    if (!PSK_WITH_SENTENCEPIECE)
+        skip();
+    write_random_words(place);
+    write_text(place, "err", "", 0);
+    snprintf(line, sizeof line,
+             "cd '%s' && exec '%s' tokenizer train text --vocab-size 100000 --output made >out 2>err", place->folder,
+             PSK_PROGRAM);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(127);
+    }
+    while (!is_merging(place) && waitpid(child, &status, WNOHANG) == 0)
+        nanosleep(&pause, NULL);
+    kill(child, SIGINT);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGINT);
+    snprintf(line, sizeof line, "%s/made", place->folder);
+    assert_false(psk_is_folder(line));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, psk_test_place_leave)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(encode_and_decode), TEST(info), TEST(wrong_usage), TEST(train)};
+    const struct CMUnitTest tests[] = {TEST(encode_and_decode), TEST(info), TEST(wrong_usage), TEST(train),
+                                       TEST(interrupted_while_merging)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -352,6 +352,54 @@ static void vocabulary_of_files(void **state) {
     PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_ARGUMENT, "nothing to learn from");
 }
 
+typedef struct merging {
+    const char *output;
+    int64_t read; /* bytes, as the progress said last */
+    int calls, answer;
+} merging;
+
+static int note_read(void *user, int64_t done, int64_t total) {
+    merging *const m = user;
+    assert_int_equal(m->calls, 0);
+    assert_true(done <= total);
+    m->read = done;
+    return 0;
+}
+
+static int note_merging(void *user) {
+    merging *const m = user;
+    m->calls++;
+    assert_int_equal(m->read, 11);
+    assert_false(psk_is_folder(m->output));
+    return m->answer;
+}
+
+/* The merges begin when all is read, can be declined, and if the process ends there nothing is left. */
+static void merges_come_last(void **state) {
+    const psk_test_place *place = *state;
+    char text[512], output[512];
+    const char *const inputs[] = {text};
+    psk_tokenizer_train_options options = psk_tokenizer_train_options_default();
+    merging m = {.output = output, .answer = 1};
+    snprintf(text, sizeof text, "%s/a.txt", place->folder);
+    snprintf(output, sizeof output, "%s/made", place->folder);
+    PSK_TEST_OK(psk_write_file(text, "zebra zebra", 11));
+    options.inputs = inputs;
+    options.input_count = 1;
+    options.output = output;
+    options.vocab_size = 264;
+    options.progress = note_read;
+    options.merging = note_merging;
+    options.user = &m;
+    PSK_TEST_FAILS(psk_tokenizer_train(&options), PSK_ERROR_INTERRUPTED, "stopped");
+    assert_int_equal(m.calls, 1);
+    assert_false(psk_is_folder(output));
+    m = (merging){.output = output};
+    PSK_TEST_OK(psk_tokenizer_train(&options));
+    assert_int_equal(m.calls, 1);
+    assert_true(psk_is_folder(output));
+}
+
 /* Every file by which a folder has a tokenizer or tokens; none of them is touched. */
 static void taken_folders(void **state) {
     const psk_test_place *place = *state;
@@ -424,8 +472,8 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(pieces_of_a_model), TEST(pieces_of_bytes),  TEST(long_texts),          TEST(trained_there_and_back),
-        TEST(saved_and_read),    TEST(training_refused), TEST(vocabulary_of_files), TEST(taken_folders),
-        TEST(what_is_no_model),  TEST(out_of_memory),
+        TEST(saved_and_read),    TEST(training_refused), TEST(vocabulary_of_files), TEST(merges_come_last),
+        TEST(taken_folders),     TEST(what_is_no_model), TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

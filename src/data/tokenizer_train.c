@@ -64,6 +64,16 @@ static psk_status check_output(const char *folder) {
     return status;
 }
 
+static psk_status stopped(void) {
+    return psk_fail(PSK_ERROR_INTERRUPTED, "the training of a tokenizer was stopped");
+}
+
+/* After the last line, where the library goes on by itself. */
+static psk_status end_reading(const line_reader *r) {
+    const psk_tokenizer_train_options *const options = r->options;
+    return r->consumed > 0 && options->merging && options->merging(options->user) ? stopped() : PSK_OK;
+}
+
 /* The next block's text; *end where there is none, or enough was read. */
 static psk_status next_text(line_reader *r, bool *end) {
     const psk_tokenizer_train_options *const options = r->options;
@@ -73,9 +83,9 @@ static psk_status next_text(line_reader *r, bool *end) {
     if (!*end)
         PSK_TRY(psk_text_reader_next(r->reader, &r->block, end));
     if (*end)
-        return PSK_OK;
+        return end_reading(r);
     if (options->progress && options->progress(options->user, r->block.consumed, r->inputs.bytes))
-        return psk_fail(PSK_ERROR_INTERRUPTED, "the training of a tokenizer was stopped");
+        return stopped();
     return psk_encode_block(&r->prepare, r->bytes, &r->inputs, &r->block, &r->text);
 }
 
@@ -136,11 +146,20 @@ static void close_reader(line_reader *r) {
     psk_free(r);
 }
 
+static psk_status save(const psk_tokenizer *tokenizer, const char *output) {
+    const bool new_folder = !psk_is_folder(output);
+    PSK_TRY(psk_make_folders(output));
+    const psk_status status = psk_tokenizer_save(tokenizer, output);
+    if (status != PSK_OK && new_folder)
+        rmdir(output);
+    return status;
+}
+
 /* The model as a tokenizer, in the output folder. */
 static psk_status keep(const char *model, size_t size, const char *output) {
     psk_tokenizer *tokenizer;
     PSK_TRY(psk_tokenizer_sentencepiece_bytes(model, size, output, &tokenizer));
-    const psk_status status = psk_tokenizer_save(tokenizer, output);
+    const psk_status status = save(tokenizer, output);
     psk_tokenizer_free(tokenizer);
     return status;
 }
@@ -161,15 +180,19 @@ static psk_status train(const psk_tokenizer_train_options *options) {
     return status;
 }
 
-/* The folder is made first: that it cannot be made is better known before the training than after it. */
+/* That the folder cannot be made is better known before the training than after it; but a new one does not stay, for
+ * the training may end with the process. */
+static psk_status try_output(const char *folder) {
+    const bool new_folder = !psk_is_folder(folder);
+    PSK_TRY(psk_make_folders(folder));
+    const psk_status status = check_output(folder);
+    if (new_folder)
+        rmdir(folder);
+    return status;
+}
+
 psk_status psk_tokenizer_train(const psk_tokenizer_train_options *options) {
     PSK_TRY(check_options(options));
-    const bool new_folder = !psk_is_folder(options->output);
-    PSK_TRY(psk_make_folders(options->output));
-    psk_status status = check_output(options->output);
-    if (status == PSK_OK)
-        status = train(options);
-    if (status != PSK_OK && new_folder)
-        rmdir(options->output);
-    return status;
+    PSK_TRY(try_output(options->output));
+    return train(options);
 }
