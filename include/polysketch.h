@@ -402,7 +402,8 @@ typedef struct psk_prepare_result {
  * threads. Memory: about 24 MiB a thread and 16 MiB beside it, not more for a larger corpus; a JSON line or an article
  * may have 32 MiB, and then takes some 200 MiB.
  * When it is stopped, killed or fails on the way, what was done stays in `output`, which training refuses until the
- * same call (as to inputs and options) has gone on from there to the end: the shards are then those of one run.
+ * same call (as to inputs and options; skip_bad_lines may become 1) has gone on from there to the end: the shards are
+ * then those of one run.
  * Errors: ARGUMENT naming the option, an empty input or what differs from the call that began; FILE, also while another
  * preparation has the output folder; FORMAT naming file
  * and line; UNSUPPORTED: gzip or zstd was not built in; MEMORY; INTERRUPTED. */

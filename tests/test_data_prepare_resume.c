@@ -216,6 +216,24 @@ static void mended_and_resumed(void **state) {
     expect_splits(&r, "first|second|third|", NULL);
 }
 
+/* Or leaving bad lines out is asked for from there on: before there was none, so all is as in one run with it. */
+static void bad_lines_left_out_on_resumption(void **state) {
+    (void)state;
+    recipe whole, r;
+    const char *const inputs[] = {"a.jsonl", "b.jsonl"};
+    write_text("a.jsonl", "{\"text\": \"first\"}\n");
+    write_text("b.jsonl", "{\"text\": \"second\"}\n{\"txt\": \"third\"}\n{\"text\": \"fourth\"}\n");
+    make_recipe(&whole, "whole", inputs, 2);
+    whole.options.skip_bad_lines = 1;
+    PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
+    make_recipe(&r, "out", inputs, 2);
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "b.jsonl, line 2");
+    r.options.skip_bad_lines = 1;
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    assert_memory_equal(&r.result, &whole.result, sizeof r.result);
+    assert_int_equal(expect_equal_folders(r.output, whole.output), 3);
+}
+
 /* What may not change between the two calls. */
 static void resume_refuses(void **state) {
     (void)state;
@@ -236,7 +254,6 @@ static void resume_refuses(void **state) {
     CHANGED_OPTION(shard_tokens, 5, "\"shard_tokens\"");
     CHANGED_OPTION(field, "body", "\"field\"");
     CHANGED_OPTION(format, PSK_FORMAT_TEXT, "\"format\"");
-    CHANGED_OPTION(skip_bad_lines, 1, "\"skip_bad_lines\"");
     char *text;
     size_t size;
     PSK_TEST_OK(psk_read_file(in_folder("a.txt"), FILE_LIMIT, &text, &size));
@@ -275,14 +292,29 @@ static void a_folder_has_one_writer(void **state) {
     PSK_TEST_OK(psk_prepare_check(r.output, &r.result));
 }
 
+/* Lines that were left out would be in what comes after. */
+static void bad_lines_stay_left_out(void **state) {
+    (void)state;
+    recipe r;
+    write_text("a.jsonl", "{\"text\": \"first\"}\n{\"txt\": \"second\"}\n");
+    write_text("b.jsonl.gz", "none");
+    make_recipe(&r, "out", (const char *const[]){"a.jsonl", "b.jsonl.gz"}, 2);
+    r.options.skip_bad_lines = 1;
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_FORMAT, "b.jsonl.gz");
+    r.options.skip_bad_lines = 0;
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "prepare.json", "\"skip_bad_lines\"");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
     signal(SIGXFSZ, SIG_IGN); /* of the tests with a full disk: the write fails instead */
     const struct CMUnitTest tests[] = {
-        TEST(killed_and_resumed),    TEST(stopped_and_resumed),       TEST(mended_and_resumed),
-        TEST(full_disk_and_resumed), TEST(failed_writes_stay_failed), TEST(resume_refuses),
-        TEST(threads_do_not_matter), TEST(a_folder_has_one_writer),
+        TEST(killed_and_resumed),        TEST(stopped_and_resumed),
+        TEST(mended_and_resumed),        TEST(bad_lines_left_out_on_resumption),
+        TEST(bad_lines_stay_left_out),   TEST(full_disk_and_resumed),
+        TEST(failed_writes_stay_failed), TEST(resume_refuses),
+        TEST(threads_do_not_matter),     TEST(a_folder_has_one_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,6 +135,11 @@ static psk_status get_position(const json_t *object, const char *where, const ps
     return PSK_OK;
 }
 
+/* Leaving bad lines out may begin on the way: what was read without it has none. */
+static bool may_differ(const char *key, const json_t *before) {
+    return strcmp(key, "skip_bad_lines") == 0 && json_is_false(before);
+}
+
 /* Every option is what it was when the preparation began. */
 static psk_status compare_options(json_t *object, const char *where, const psk_prepare_options *options,
                                   const char *tokenizer) {
@@ -145,7 +150,7 @@ static psk_status compare_options(json_t *object, const char *where, const psk_p
     psk_status status = now ? add_options(now, options, tokenizer) : psk_fail(PSK_ERROR_MEMORY, "out of memory");
     json_object_foreach(now, key, value) {
         json_t *const before = json_object_get(object, key);
-        if (status != PSK_OK || (before && json_equal(before, value)))
+        if (status != PSK_OK || (before && json_equal(before, value)) || may_differ(key, before))
             continue;
         status = psk_fail(PSK_ERROR_ARGUMENT,
                           "%s: \"%s\" is not what it was when this preparation began (the file says what): give the "
