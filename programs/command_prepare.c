@@ -36,6 +36,20 @@ static void print_warnings(const psk_prepare_result *result) {
                   result->skipped == 1 ? " was" : "s were", result->first_skipped);
 }
 
+/* A command that works with what is there: small texts need a shorter context than train's own, and with nothing held
+ * out it must not evaluate. */
+static void print_next(const char *output, const psk_prepare_result *result) {
+    const int64_t longest = result->train_tokens - 1;
+    if (longest < 1) {
+        printf("next: polysketch eval --model RUN --data %s\n", output);
+        return;
+    }
+    printf("next: polysketch train --data %s --output run", output);
+    if (longest < psk_train_options_default().context)
+        printf(" --context %lld", (long long)longest);
+    puts(result->valid_tokens > 0 ? "" : " --eval-every 0");
+}
+
 /* The first call says what an earlier run has done. */
 static int prepare_progress(void *user, int64_t done, int64_t total) {
     progress_meter *const meter = user;
@@ -95,7 +109,7 @@ static exit_code prepare(prepare_settings *settings) {
     if (status == PSK_OK) {
         print_warnings(&result);
         print_result(&result, seconds_now() - start);
-        printf("next: polysketch train --data %s --output run\n", settings->options.output);
+        print_next(settings->options.output, &result);
     }
     const exit_code code = say_status("prepare", status);
     if (code == EXIT_FAILED && status != PSK_ERROR_INTERRUPTED)
