@@ -61,9 +61,31 @@ static void nothing_to_train_on(void **state) {
     EXPECT_IN("out", "0 train tokens, 2 valid tokens", "next: polysketch eval --model RUN --data tokens\n");
 }
 
+/* What is wrong is answered with options, as they are given. */
+static void messages_name_options(void **state) {
+    (void)state;
+    write_text("letter.txt", "x");
+    write_text("bad.jsonl", "{\"body\": \"x\"}\n");
+    write_text("wiki.txt", " = Title = \n");
+    char command[256];
+    snprintf(command, sizeof command, "cd '%s' && head -c 40000000 /dev/zero >> wiki.txt", folder);
+    assert_int_equal(system(command), 0);
+    expect_run("prepare bad.jsonl --output tokens", 1);
+    EXPECT_IN("err", "--field NAME");
+    expect_run("prepare wiki.txt --output tokens", 1);
+    EXPECT_IN("err", "--format text");
+    snprintf(command, sizeof command, "cd '%s' && echo text | '%s' prepare - --output tokens 2>err", folder,
+             PSK_PROGRAM);
+    const int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 2);
+    EXPECT_IN("err", "--valid 0", "--valid PATH", "--split hash");
+    expect_run_with_input("letter.txt", "prepare - --output tokens --split hash", 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(advice_can_be_followed), TEST(nothing_to_train_on)};
+    const struct CMUnitTest tests[] = {TEST(advice_can_be_followed), TEST(nothing_to_train_on),
+                                       TEST(messages_name_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

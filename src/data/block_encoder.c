@@ -112,8 +112,10 @@ static psk_status encode_object(const encoder *e, json_t *object, const char *wh
     char keys[200];
     PSK_TRY(psk_json_string(object, where, e->options->field, &text));
     if (!text)
-        return psk_fail(PSK_ERROR_FORMAT, "%s: there is no \"%s\" in it, but %s: name the field that holds the text",
-                        where, e->options->field, list_keys(object, keys, sizeof keys));
+        return psk_fail(
+            PSK_ERROR_FORMAT,
+            "%s: there is no \"%s\" in it, but %s: the field that holds the text is given as --field NAME to prepare",
+            where, e->options->field, list_keys(object, keys, sizeof keys));
     return encode_document(e, (const unsigned char *)text, (int64_t)strlen(text));
 }
 

@@ -152,8 +152,8 @@ static psk_status find_length(psk_text_reader *reader) {
         return PSK_OK;
     if (input->bytes < 0)
         return psk_fail(PSK_ERROR_ARGUMENT,
-                        "%s is a pipe, so where its last part begins is not known: hold nothing out (valid fraction "
-                        "0), or other files (valid inputs), or give it as a file",
+                        "%s is a pipe, so where its last part begins is not known: hold nothing out (--valid 0), other "
+                        "files (--valid PATH) or whole documents (--split hash), or give it as a file",
                         psk_input_name(input));
     reader->position.document = input->bytes;
     if (!psk_byte_source_is_compressed(reader->source))
@@ -286,7 +286,7 @@ static psk_status too_long(const psk_text_reader *reader) {
     return psk_fail(
         PSK_ERROR_FORMAT, "%s, line %" PRId64 ": the %s that begins here is longer than %d MiB, the limit: %s",
         psk_input_name(current(reader)), reader->position.lines + 1, jsonl ? "line" : "article", PSK_RECORD_BYTES >> 20,
-        jsonl ? "split it, or give its text as a file" : "if this is no WikiText, give the format text");
+        jsonl ? "split it, or give its text as a file" : "if this is no WikiText, say so: --format text");
 }
 
 static psk_status next_records(psk_text_reader *reader, psk_block *block) {
