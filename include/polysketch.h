@@ -385,7 +385,8 @@ typedef struct psk_prepare_options {
     int skip_bad_lines;    /* JSON lines that cannot be used are counted and left out; 0: the first one is an error */
     int64_t shard_tokens;  /* tokens a shard, 100e6 by default */
     int threads;           /* 0: as many as the process may use. The shards do not depend on it */
-    psk_progress progress; /* bytes of the files as they lie on the disk; total 0: not known. NULL: none */
+    psk_progress progress; /* bytes of the files as they lie on the disk; total 0: not known. NULL: none. Called after
+                              shards and rounds of blocks, by one thread at a time, not always the same */
     void *user;
 } psk_prepare_options;
 /* What `polysketch prepare --help` shows; inputs, valid_inputs and output are NULL. */

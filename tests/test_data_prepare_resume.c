@@ -1,4 +1,5 @@
 /* psk_prepare with any number of threads, stopped or killed and gone on with: always the same files. */
+#include "base/json.h"
 #include "data/split_writer.h"
 #include "data/text_cut.h"
 #include "prepare_support.h"
@@ -79,6 +80,76 @@ static int count_calls(void *user, int64_t done, int64_t total) {
     return 1;
 }
 
+/* Shards of a few tokens: a block is many of them, and a stop is heard between any two. What the journal counts is
+ * whole blocks; the shards after them are made again. */
+static void stopped_between_small_shards(void **state) {
+    (void)state;
+    enum { SIZE = 300000, SHARD = 50000 }; /* a block of 2^18 bytes or little less, and a second one */
+    recipe whole, r;
+    char *const text = make_bytes(SIZE, SEED);
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
+    free(text);
+    make_recipe(&whole, "whole", (const char *const[]){"in.txt"}, 1);
+    whole.options.shard_tokens = SHARD;
+    PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
+    assert_int_equal(whole.result.shards, 1 + SIZE / SHARD);
+    for (int shards = 1; shards <= SIZE / SHARD; shards++) {
+        stopper s = {.stop = 1 + shards}; /* the first call comes before there is any */
+        make_one(&r, "in.txt");
+        r.options.shard_tokens = SHARD;
+        r.options.progress = count_calls;
+        r.options.user = &s;
+        PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_INTERRUPTED, "goes on from there");
+        const int64_t counted = r.result.train_tokens / SHARD;
+        assert_in_range(counted, shards > PSK_PIECE_BYTES / SHARD ? 5 : 0, shards);
+        assert_true(psk_is_folder(r.output) == (counted > 0));
+        r.options.progress = NULL;
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_memory_equal(&r.result, &whole.result, sizeof r.result);
+        expect_equal_folders(r.output, whole.output);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+}
+
+typedef struct journal_watch {
+    char path[600];
+    int64_t counted; /* train_tokens, as the file said last */
+    int changes;
+} journal_watch;
+
+static int watch_journal(void *user, int64_t done, int64_t total) {
+    journal_watch *const watch = user;
+    json_t *object;
+    int64_t counted = 0;
+    (void)done;
+    (void)total;
+    PSK_TEST_OK(psk_json_load(watch->path, &object));
+    PSK_TEST_OK(psk_json_int(object, watch->path, "train_tokens", watch->counted, INT64_MAX, &counted));
+    json_decref(object);
+    watch->changes += counted > watch->counted;
+    watch->counted = counted;
+    return 0;
+}
+
+/* What a kill leaves to be done again is a block, not all that is under way. */
+static void journal_follows_blocks(void **state) {
+    (void)state;
+    enum { BLOCKS = 4, SIZE = BLOCKS * PSK_PIECE_BYTES };
+    recipe r;
+    journal_watch watch = {.counted = 0};
+    char *const text = make_bytes(SIZE, SEED);
+    PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, SIZE));
+    free(text);
+    make_one(&r, "in.txt");
+    snprintf(watch.path, sizeof watch.path, "%s/prepare.json", r.output);
+    r.options.threads = 1;
+    r.options.shard_tokens = 20000;
+    r.options.progress = watch_journal;
+    r.options.user = &watch;
+    PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+    assert_in_range(watch.changes, BLOCKS, BLOCKS + 1);
+}
+
 /* More behind what the journal counts, as a kill leaves it: longer than any shard. */
 static void lengthen_partial_shards(const char *output) {
     static const char more[3 * CORPUS_TOKENS];
@@ -105,7 +176,7 @@ static void stop_and_go_on(psk_split_rule split, bool kill) {
     whole.options.progress = count_calls;
     whole.options.user = &all;
     PSK_TEST_OK(psk_prepare(&whole.options, &whole.result));
-    assert_in_range(all.calls, 5, 10);
+    assert_in_range(all.calls, 10, 25); /* rounds and shards */
     for (int stop = 1; stop <= all.calls; stop++) {
         stopper s = {.stop = stop, .kill = kill};
         psk_dataset dataset;
@@ -182,7 +253,8 @@ static void full_disk_and_resumed(void **state) {
 }
 
 static psk_status append_two(psk_split_writer *writer) {
-    return psk_split_writer_append(writer, (const int32_t[]){1, 2}, 2);
+    int64_t taken;
+    return psk_split_writer_append(writer, (const int32_t[]){1, 2}, 2, &taken);
 }
 
 /* After a write that failed nothing is taken to be on the disk, though there is room again. */
@@ -238,7 +310,7 @@ static void bad_lines_left_out_on_resumption(void **state) {
 static void resume_refuses(void **state) {
     (void)state;
     recipe r;
-    stopper s = {.stop = 2}; /* in the middle of a.txt */
+    stopper s = {.stop = 4}; /* after two shards and a round: in the middle of a.txt */
     write_corpus();
     make_corpus(&r, "out", 1, PSK_SPLIT_TAIL);
     r.options.progress = count_calls;
@@ -311,7 +383,8 @@ int main(void) {
     signal(SIGXFSZ, SIG_IGN); /* of the tests with a full disk: the write fails instead */
     const struct CMUnitTest tests[] = {
         TEST(killed_and_resumed),        TEST(stopped_and_resumed),
-        TEST(mended_and_resumed),        TEST(bad_lines_left_out_on_resumption),
+        TEST(mended_and_resumed),        TEST(stopped_between_small_shards),
+        TEST(journal_follows_blocks),    TEST(bad_lines_left_out_on_resumption),
         TEST(bad_lines_stay_left_out),   TEST(full_disk_and_resumed),
         TEST(failed_writes_stay_failed), TEST(resume_refuses),
         TEST(threads_do_not_matter),     TEST(a_folder_has_one_writer),

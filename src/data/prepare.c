@@ -2,8 +2,9 @@
  *
  * Three rounds of blocks are under way at a time: while one is encoded, by all threads, the next is read and the last
  * one written. Nothing else is held, so memory does not grow with the inputs, and what is written depends on the blocks
- * alone. The journal (prepare.json) says what has been written; it is renewed when a shard is complete and every few
- * seconds, after the shards were synced, so that whatever ends the process, the next one goes on from there. */
+ * alone. The journal (prepare.json) says what has been written; it is renewed after a block that completed a shard and
+ * every few seconds, after the shards were synced, so that whatever ends the process, the next one goes on from there.
+ */
 #include "base/files.h"
 #include "base/memory.h"
 #include "data/block_encoder.h"
@@ -135,6 +136,33 @@ static psk_status check_no_shards(const char *folder) {
     return status;
 }
 
+/* ----------------------------------------------------------------------------------------------------------- journal
+ */
+
+static psk_status record(preparation *work) {
+    for (int side = 0; side < PSK_SIDES; side++)
+        PSK_TRY(psk_split_writer_sync(&work->splits[side]));
+    work->recorded = time(NULL);
+    return psk_journal_write(work->options, work->tokenizer->name, &work->inputs, &work->journal);
+}
+
+static psk_status tell_progress(const preparation *work) {
+    const psk_prepare_options *const options = work->options;
+    if (options->progress && options->progress(options->user, work->journal.consumed, work->inputs.bytes))
+        return psk_fail(PSK_ERROR_INTERRUPTED,
+                        "preparing was stopped after %" PRId64 " documents and %" PRId64
+                        " bytes of text; the same command goes on from there",
+                        work->journal.result.documents, work->journal.result.bytes);
+    return PSK_OK;
+}
+
+/* After a block was written. */
+static psk_status record_if_due(preparation *work) {
+    const bool due = work->splits[PSK_TRAIN].completed || work->splits[PSK_VALID].completed ||
+                     time(NULL) >= work->recorded + JOURNAL_SECONDS;
+    return due ? record(work) : PSK_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------------ rounds
  */
 
@@ -160,12 +188,21 @@ static void encode_item(preparation *work, item *it) {
     keep(&it->outcome, psk_encode_block(work->options, work->tokenizer, &work->inputs, &it->block, &it->encoded));
 }
 
+/* Shard by shard: where they are small a block is many of them, each synced, and a stop must not wait for all. */
+static psk_status write_tokens(preparation *work, psk_split_writer *split, const psk_tokens *tokens) {
+    for (int64_t at = 0, taken; at < tokens->count; at += taken) {
+        PSK_TRY(psk_split_writer_append(split, tokens->ids + at, tokens->count - at, &taken));
+        if (!split->shard)
+            PSK_TRY(tell_progress(work));
+    }
+    return PSK_OK;
+}
+
 static psk_status write_item(preparation *work, const item *it) {
     psk_prepare_result *const result = &work->journal.result;
     PSK_TRY(report(&it->outcome));
     for (int side = 0; side < PSK_SIDES; side++)
-        PSK_TRY(
-            psk_split_writer_append(&work->splits[side], it->encoded.tokens[side].ids, it->encoded.tokens[side].count));
+        PSK_TRY(write_tokens(work, &work->splits[side], &it->encoded.tokens[side]));
     if (result->skipped == 0)
         memcpy(result->first_skipped, it->encoded.first_skipped, sizeof result->first_skipped);
     result->documents += it->encoded.documents;
@@ -180,8 +217,10 @@ static psk_status write_item(preparation *work, const item *it) {
 }
 
 static psk_status write_items(preparation *work, const round_of_blocks *round) {
-    for (int64_t i = 0; i < round->count; i++)
+    for (int64_t i = 0; i < round->count; i++) {
         PSK_TRY(write_item(work, &round->items[i]));
+        PSK_TRY(record_if_due(work));
+    }
     return report(&round->reading);
 }
 
@@ -197,34 +236,6 @@ static void advance(preparation *work, round_of_blocks *reading, round_of_blocks
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------------- journal
- */
-
-static psk_status record(preparation *work) {
-    for (int side = 0; side < PSK_SIDES; side++)
-        PSK_TRY(psk_split_writer_sync(&work->splits[side]));
-    work->recorded = time(NULL);
-    return psk_journal_write(work->options, work->tokenizer->name, &work->inputs, &work->journal);
-}
-
-static psk_status tell_progress(const preparation *work) {
-    const psk_prepare_options *const options = work->options;
-    if (options->progress && options->progress(options->user, work->journal.consumed, work->inputs.bytes))
-        return psk_fail(PSK_ERROR_INTERRUPTED,
-                        "preparing was stopped after %" PRId64 " documents and %" PRId64
-                        " bytes of text; the same command goes on from there",
-                        work->journal.result.documents, work->journal.result.bytes);
-    return PSK_OK;
-}
-
-/* After a round was written. */
-static psk_status note_progress(preparation *work) {
-    if (work->splits[PSK_TRAIN].completed || work->splits[PSK_VALID].completed ||
-        time(NULL) >= work->recorded + JOURNAL_SECONDS)
-        PSK_TRY(record(work));
-    return tell_progress(work);
-}
-
 static psk_status run_rounds(preparation *work) {
     round_of_blocks *const rounds = work->rounds;
     for (int step = 0;;
@@ -236,7 +247,7 @@ static psk_status run_rounds(preparation *work) {
         advance(work, reading, encoding, writing);
         PSK_TRY(report(&work->writing));
         if (writing->used)
-            PSK_TRY(note_progress(work));
+            PSK_TRY(tell_progress(work));
         writing->used = false;
     }
 }

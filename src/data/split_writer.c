@@ -59,20 +59,14 @@ psk_status psk_split_writer_close(psk_split_writer *writer) {
     return shard ? note(writer, psk_shard_writer_close(shard)) : PSK_OK;
 }
 
-psk_status psk_split_writer_append(psk_split_writer *writer, const int32_t *tokens, int64_t count) {
-    while (count > 0) {
-        if (!writer->shard)
-            PSK_TRY(open_next(writer));
-        const int64_t room = writer->shard_tokens - psk_shard_writer_tokens(writer->shard);
-        const int64_t part = count < room ? count : room;
-        PSK_TRY(note(writer, psk_shard_writer_append(writer->shard, tokens, part)));
-        writer->tokens += part;
-        tokens += part;
-        count -= part;
-        if (part == room)
-            PSK_TRY(psk_split_writer_close(writer));
-    }
-    return PSK_OK;
+psk_status psk_split_writer_append(psk_split_writer *writer, const int32_t *tokens, int64_t count, int64_t *taken) {
+    if (!writer->shard)
+        PSK_TRY(open_next(writer));
+    const int64_t room = writer->shard_tokens - psk_shard_writer_tokens(writer->shard);
+    *taken = count < room ? count : room;
+    PSK_TRY(note(writer, psk_shard_writer_append(writer->shard, tokens, *taken)));
+    writer->tokens += *taken;
+    return *taken == room ? psk_split_writer_close(writer) : PSK_OK;
 }
 
 psk_status psk_split_writer_sync(psk_split_writer *writer) {
