@@ -349,7 +349,7 @@ typedef int (*psk_progress)(void *user, int64_t done, int64_t total);
 /* clang-format off */
 /* What the inputs of psk_prepare are. Any of them may be compressed by gzip or zstd: that is seen by the first bytes.
  *   auto      by name: .jsonl, .ndjson and .json are JSON lines; by content: WikiText begins with a level-1 heading;
- *             text otherwise
+ *             text otherwise, but for what is told by its first bytes to be none: archives, PDF, UTF-16, ... (FORMAT)
  *   text      one document a file, whatever its bytes
  *   jsonl     one document a line: the string in `field` of a JSON object
  *   wikitext  one document an article: each begins at a line " = Title = " after an empty line */

@@ -565,6 +565,55 @@ static void damaged_compression(void **state) {
     }
 }
 
+/* Beginnings by which a file is something else, also inside gzip and under a name of JSON lines; what only resembles
+ * one is text, and as text they are taken where it is asked for. */
+static void what_is_no_text(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *words;
+        int at, size;
+        const char *bytes;
+    } kinds[] = {{"bzip2", "decompress", 0, 10, "BZh91AY&SY"},
+                 {"xz", "decompress", 0, 6, "\xFD\x37zXZ\0"},
+                 {"7-Zip", "unpack", 0, 6, "7z\xBC\xAF\x27\x1C"},
+                 {"zip", "unpack", 0, 4, "PK\3\4"},
+                 {"tar", "unpack", 257, 5, "ustar"},
+                 {"Parquet", "JSON lines", 0, 5, "PAR1\x15"},
+                 {"PNG", "text", 0, 8, "\x89PNG\r\n\x1A\n"},
+                 {"PDF", "pdftotext", 0, 5, "%PDF-"},
+                 {"UTF-16", "iconv", 0, 2, "\xFF\xFE"},
+                 {"UTF-16", "iconv", 0, 2, "\xFE\xFF"},
+                 {"UTF-32", "iconv", 0, 4, "\xFF\xFE\0\0"},
+                 {"UTF-32", "iconv", 0, 4, "\0\0\xFE\xFF"}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        char text[300];
+        recipe r;
+        memset(text, 'a', sizeof text);
+        memcpy(text + kinds[i].at, kinds[i].bytes, (size_t)kinds[i].size);
+        PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, sizeof text));
+        PSK_TEST_OK(psk_write_file(in_folder("in.jsonl"), text, sizeof text));
+        make_one(&r, "in.txt");
+        EXPECT_FAILURE(&r, PSK_ERROR_FORMAT, "in.txt", kinds[i].name, kinds[i].words, "--format text");
+        make_one(&r, "in.jsonl");
+        r.options.skip_bad_lines = 1;
+        EXPECT_FAILURE(&r, PSK_ERROR_FORMAT, "in.jsonl", kinds[i].name);
+        if (PSK_WITH_ZLIB) {
+            compress_file("in.txt", "in.txt.gz", false);
+            make_one(&r, "in.txt.gz");
+            EXPECT_FAILURE(&r, PSK_ERROR_FORMAT, "in.txt.gz", kinds[i].name);
+        }
+        make_one(&r, "in.txt");
+        r.options.format = PSK_FORMAT_TEXT;
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        assert_int_equal(r.result.train_tokens, sizeof text + 1);
+        PSK_TEST_OK(psk_remove_tree(r.output));
+        PSK_TEST_OK(psk_write_file(in_folder("in.txt"), text, (size_t)kinds[i].at + 1));
+        make_one(&r, "in.txt");
+        PSK_TEST_OK(psk_prepare(&r.options, &r.result));
+        PSK_TEST_OK(psk_remove_tree(r.output));
+    }
+}
+
 static void check_finds_missing_shards(void **state) {
     (void)state;
     recipe r;
@@ -640,6 +689,7 @@ int main(void) {
         TEST(bad_lines),
         TEST(long_lines),
         TEST(damaged_compression),
+        TEST(what_is_no_text),
         TEST(check_finds_missing_shards),
         TEST(out_of_memory),
     };

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "data/byte_source.h"
+#include "data/not_text.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -127,16 +128,18 @@ static const psk_input *current(const psk_text_reader *reader) {
     return &reader->inputs->files[reader->position.input];
 }
 
-/* By name, else by what the input begins with, which stays pending. */
+/* By name, else by what the input begins with, which stays pending. What is asked for is not called into question. */
 static psk_status find_format(psk_text_reader *reader) {
     psk_block start = {0};
     psk_status status;
     reader->format = psk_format_of_name(current(reader)->path, reader->options->format);
-    if (reader->format != PSK_FORMAT_AUTO)
+    if (reader->options->format != PSK_FORMAT_AUTO)
         return PSK_OK;
     PSK_TRY(clear_block(&start));
     PSK_TRY_GOTO(status, fill(reader, &start), done);
-    reader->format = psk_is_wikitext(start.text, start.size) ? PSK_FORMAT_WIKITEXT : PSK_FORMAT_TEXT;
+    PSK_TRY_GOTO(status, psk_refuse_not_text(psk_input_name(current(reader)), start.text, start.size), done);
+    if (reader->format == PSK_FORMAT_AUTO)
+        reader->format = psk_is_wikitext(start.text, start.size) ? PSK_FORMAT_WIKITEXT : PSK_FORMAT_TEXT;
     status = cut_block(reader, &start, 0);
 done:
     psk_block_free(&start);
