@@ -505,9 +505,9 @@ PSK_API psk_status psk_train(psk_model *model, const psk_train_options *options,
  */
 
 typedef struct psk_eval_options {
-    const char *data;               /* a folder made by psk_prepare, or a text file */
+    const char *data;               /* a folder made by psk_prepare, or a file that it would read (field "text") */
     const char *split;              /* "valid" or "train"; ignored for a text file */
-    const psk_tokenizer *tokenizer; /* of a text file, which it ends with end-of-text; NULL: bytes */
+    const psk_tokenizer *tokenizer; /* of a text file, whose documents end with its end-of-text; NULL: bytes */
     int64_t context;                /* N; 0: the model's n_positions */
     int64_t stride;                 /* tokens from one window to the next, 1 ... N; 0: N, windows do not overlap */
     int64_t batch_size;
@@ -535,8 +535,8 @@ typedef struct psk_eval_result {
 } psk_eval_result;
 /* Over the whole split in windows of N tokens, each `stride` after the one before. A target counts once: in the first
  * window that holds it, so with a stride below N every target but those of the first window has at least N - stride
- * tokens of context. Twice the same. Errors: ARGUMENT naming the option, FILE, FORMAT naming the shard, MEMORY, NUMERIC
- * for a loss that is not finite, INTERRUPTED. */
+ * tokens of context. Twice the same. Errors: ARGUMENT naming the option, FILE, FORMAT naming shard or file,
+ * UNSUPPORTED, MEMORY, NUMERIC for a loss that is not finite, INTERRUPTED. */
 PSK_API psk_status psk_evaluate(psk_model *model, const psk_eval_options *options, psk_eval_result *result);
 
 typedef struct psk_choice_options {

@@ -230,7 +230,8 @@ exit_code command_eval(int argc, char **argv) {
         {"json", OPTION_TEXT, "FILE", "write the figures there too", .target = &settings.json},
     };
     const command_option of_text[] = {
-        {"data", OPTION_TEXT, "PATH", "folder made by 'polysketch prepare', or a text file", .target = &text->data},
+        {"data", OPTION_TEXT, "PATH", "folder made by 'polysketch prepare', or a file that it would read",
+         .target = &text->data},
         {"split", OPTION_CHOICE, NULL, "of a folder", .target = &settings.split, .names = splits},
         {"stride", OPTION_LENGTH, NULL, "tokens from one window to the next", .target = &text->stride, .low = 1,
          .high = 1 << 30, .fallback = "the context: windows do not overlap"},

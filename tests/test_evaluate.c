@@ -4,11 +4,17 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "data/text_cut.h"
+#include "data/text_tokens.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if PSK_WITH_ZLIB
+#include <zlib.h>
+#endif
 
 static void write_text(fixture *f, const char *name, int64_t size) {
     psk_rng rng = psk_rng_make(SEED, psk_rng_stream(name));
@@ -240,6 +246,95 @@ static void test_shards(void **state) {
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &unused), PSK_ERROR_ARGUMENT, "\"test\"", "valid", "train");
 }
 
+static void write_file(fixture *f, const char *name, const char *text, size_t size) {
+    snprintf(f->path, sizeof f->path, "%s/%s", f->folder, name);
+    PSK_TEST_OK(psk_write_file(f->path, text, size));
+}
+
+/* What the file f->path gives is what shards of it give. */
+static psk_eval_result expect_as_prepared(fixture *f) {
+    char shards[512];
+    const psk_eval_options of_text = text_options(f, 9, 2, 0);
+    snprintf(shards, sizeof shards, "%s/shards", f->folder);
+    PSK_TEST_OK(psk_remove_tree(shards));
+    prepare((const char *const[]){f->path}, 1, 0, shards);
+    psk_eval_options of_shards = of_text;
+    of_shards.data = shards;
+    of_shards.split = "train";
+    const psk_eval_result a = evaluate(f, &of_text), b = evaluate(f, &of_shards);
+    assert_memory_equal(&a, &b, sizeof a);
+    return a;
+}
+
+/* Files are read as prepare reads them: JSON lines and WikiText as documents, gzip decompressed, in pieces. */
+static void test_formats(void **state) {
+    fixture *const f = *state;
+    static const char lines[] = "{\"text\": \"one \\u00e9\"}\n{\"text\": \"\"}\n\n{\"text\": \"two\"}\n",
+                      wiki[] = " = A = \n\n a b \n\n = B = \n\n c \n", text[] = "a text of words\n";
+    write_file(f, "lines.jsonl", lines, sizeof lines - 1);
+    const psk_eval_result of_lines = expect_as_prepared(f);
+    assert_int_equal(of_lines.tokens, 6 + 1 + 3 + 1 - 1);
+    assert_int_equal(of_lines.words, 3); /* of the first only the last byte is a target */
+    write_file(f, "wiki.txt", wiki, sizeof wiki - 1);
+    assert_int_equal(expect_as_prepared(f).tokens, sizeof wiki - 1 + 2 - 1);
+    write_file(f, "text.txt", text, sizeof text - 1);
+    const psk_eval_result plain = expect_as_prepared(f);
+#if PSK_WITH_ZLIB
+    snprintf(f->path, sizeof f->path, "%s/text.txt.gz", f->folder);
+    const gzFile file = gzopen(f->path, "wb");
+    assert_true(file && gzwrite(file, text, sizeof text - 1) == (int)sizeof text - 1);
+    assert_int_equal(gzclose(file), Z_OK);
+    const psk_eval_result packed = expect_as_prepared(f);
+    assert_memory_equal(&plain, &packed, sizeof plain);
+#else
+    (void)plain;
+#endif
+    psk_eval_result unused;
+    write_file(f, "bad.jsonl", "{\"body\": \"b\"}\n", 14);
+    const psk_eval_options bad = text_options(f, 9, 2, 0);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &bad, &unused), PSK_ERROR_FORMAT, "bad.jsonl, line 1", "\"body\"");
+    write_file(f, "text.xz", "\xFD\x37zXZ\0 and more", 15);
+    const psk_eval_options packed_otherwise = text_options(f, 9, 2, 0);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &packed_otherwise, &unused), PSK_ERROR_FORMAT, "text.xz", "xz");
+}
+
+/* A text longer than the pieces in which it is read. */
+static void test_long_text(void **state) {
+    fixture *const f = *state;
+    enum { SIZE = 2 * PSK_PIECE_BYTES + 1000 };
+    char *const text = malloc(SIZE);
+    assert_non_null(text);
+    for (int i = 0; i < SIZE; i++)
+        text[i] = (char)(i % 7 == 6 ? ' ' : 'a' + i / 7 % 26);
+    write_file(f, "long", text, SIZE);
+    free(text);
+    const psk_eval_options options = text_options(f, 11, 4, 30);
+    assert_int_equal(evaluate(f, &options).bytes, 30);
+    psk_tokens tokens = {0};
+    psk_tokenizer *tokenizer;
+    PSK_TEST_OK(psk_tokenizer_load("bytes", &tokenizer));
+    PSK_TEST_OK(psk_text_tokens(f->path, tokenizer, &tokens));
+    assert_int_equal(tokens.count, SIZE + 1);
+    for (int i = 0; i < SIZE; i++)
+        assert_int_equal(tokens.ids[i], i % 7 == 6 ? ' ' : 'a' + i / 7 % 26);
+    assert_int_equal(tokens.ids[SIZE], END_OF_TEXT);
+    psk_free(tokens.ids);
+    psk_tokenizer_free(tokenizer);
+}
+
+/* With a tokenizer that has no end-of-text a text ends with its last token. */
+static void test_no_end_of_text(void **state) {
+    fixture *const f = *state;
+    psk_tokenizer *tokenizer;
+    PSK_TEST_OK(psk_tokenizer_load("bytes", &tokenizer));
+    tokenizer->end_of_text = -1;
+    write_text(f, "endless", 20);
+    psk_eval_options options = text_options(f, 7, 2, 0);
+    options.tokenizer = tokenizer;
+    assert_int_equal(evaluate(f, &options).tokens, 19);
+    psk_tokenizer_free(tokenizer);
+}
+
 static void test_refused(void **state) {
     fixture *const f = *state;
     psk_eval_result result;
@@ -265,7 +360,9 @@ static void test_refused(void **state) {
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_FILE, "/nowhere/at/all");
     write_text(f, "empty", 0);
     options.data = f->path;
-    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "at least 2 tokens", "it has 1");
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_FORMAT, f->path, "is empty");
+    write_file(f, "empty.jsonl", "{\"text\": \"\"}\n", 13);
+    PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_ARGUMENT, "at least 2 tokens", "it has 0");
     options.data = f->folder;
     PSK_TEST_FAILS(psk_evaluate(f->model, &options, &result), PSK_ERROR_FORMAT, "prepare");
 }
@@ -341,10 +438,20 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_strided),          cmocka_unit_test(test_buckets),
-        cmocka_unit_test(test_words),    cmocka_unit_test(test_repeatable),       cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_small_vocabulary), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_progress), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_strided),
+        cmocka_unit_test(test_buckets),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_long_text),
+        cmocka_unit_test(test_no_end_of_text),
+        cmocka_unit_test(test_small_vocabulary),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("evaluate", tests, fixture_enter, fixture_leave);
 }

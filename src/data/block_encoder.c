@@ -54,6 +54,8 @@ static psk_status encode_text(const encoder *e, psk_side side, const unsigned ch
 
 static psk_status end_text(const encoder *e, psk_side side) {
     psk_tokens *const tokens = &e->out->tokens[side];
+    if (e->tokenizer->end_of_text < 0) /* evaluation takes such a tokenizer too */
+        return PSK_OK;
     PSK_TRY(psk_tokens_reserve(tokens, 1));
     tokens->ids[tokens->count++] = e->tokenizer->end_of_text;
     return PSK_OK;

@@ -1,6 +1,7 @@
 /* How well a model predicts a text: every token but the first, in windows of N, and the loss by position in them. */
 #include "base/memory.h"
 #include "data/dataset.h"
+#include "data/text_tokens.h"
 #include "model/model.h"
 
 #include <ctype.h>
@@ -8,12 +9,12 @@
 #include <math.h>
 #include <string.h>
 
-/* The tokens to be predicted: a split of shards, or those of a text file and end-of-text after them. */
+/* The tokens to be predicted: a split of shards, or those of a text file. */
 typedef struct eval_source {
     psk_dataset dataset;
     psk_tokenizer *bytes; /* of a text, where the caller has none */
     const psk_tokenizer *tokenizer;
-    int32_t *text; /* `tokens` of them; NULL: the dataset's */
+    psk_tokens text; /* without ids: the dataset's */
     int64_t tokens;
 } eval_source;
 
@@ -48,27 +49,14 @@ psk_eval_options psk_eval_options_default(void) {
  */
 
 static psk_status open_text(const psk_eval_options *options, eval_source *source) {
-    psk_mapping text;
-    int32_t *tokens = NULL;
     source->tokenizer = options->tokenizer;
     if (!source->tokenizer) {
         PSK_TRY(psk_tokenizer_load("bytes", &source->bytes));
         source->tokenizer = source->bytes;
     }
-    PSK_TRY(psk_map_file(options->data, &text));
-    psk_status status =
-        psk_tokenizer_encode(source->tokenizer, (const char *)text.data, text.size, &tokens, &source->tokens);
-    psk_unmap_file(&text);
-    if (status == PSK_OK)
-        status = psk_alloc((size_t)(source->tokens + 1) * sizeof *tokens, "tokens", (void **)&source->text);
-    if (status == PSK_OK) {
-        if (source->tokens > 0)
-            memcpy(source->text, tokens, (size_t)source->tokens * sizeof *tokens);
-        if (psk_tokenizer_end_of_text(source->tokenizer) >= 0)
-            source->text[source->tokens++] = psk_tokenizer_end_of_text(source->tokenizer);
-    }
-    psk_buffer_free(tokens);
-    return status;
+    PSK_TRY(psk_text_tokens(options->data, source->tokenizer, &source->text));
+    source->tokens = source->text.count;
+    return PSK_OK;
 }
 
 static psk_status source_open(const psk_eval_options *options, eval_source *source) {
@@ -86,15 +74,15 @@ static psk_status source_open(const psk_eval_options *options, eval_source *sour
 }
 
 static void source_close(eval_source *source) {
-    psk_free(source->text);
+    psk_free(source->text.ids);
     psk_tokenizer_free(source->bytes);
     psk_dataset_close(&source->dataset);
 }
 
 static psk_status source_read(const eval_source *source, int64_t first, int64_t count, int32_t *tokens) {
-    if (!source->text)
+    if (!source->text.ids)
         return psk_dataset_read(&source->dataset, first, count, tokens);
-    memcpy(tokens, source->text + first, (size_t)count * sizeof *tokens);
+    memcpy(tokens, source->text.ids + first, (size_t)count * sizeof *tokens);
     return PSK_OK;
 }
 
