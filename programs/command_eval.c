@@ -4,6 +4,7 @@
 #include "records.h"
 #include "terminal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -21,26 +22,42 @@ static const char *const splits[] = {"valid", "train", NULL};
 /* -------------------------------------------------------------------------------------------------------------- text
  */
 
+/* Into text, which is returned: a dash for a figure that is not defined, as the error of one window. */
+static const char *format_figure(char *text, double value) {
+    snprintf(text, FORMAT_CAPACITY, isfinite(value) ? "%.4f" : "-", value);
+    return text;
+}
+
+static void print_error(double error) {
+    if (isfinite(error))
+        printf(" +- %.4f", error);
+}
+
 static void print_positions(const psk_eval_result *result) {
     printf("\nloss by position in the context, nats a token\n%10s %10s %12s %10s %10s\n", "from", "to", "tokens",
            "loss", "stderr");
     for (int64_t i = 0; i < result->bucket_count; i++) {
         const psk_eval_bucket *const bucket = &result->buckets[i];
-        printf("%10lld %10lld %12lld %10.4f %10.4f\n", (long long)bucket->first, (long long)bucket->last,
-               (long long)bucket->tokens, bucket->loss, bucket->standard_error);
+        char error[FORMAT_CAPACITY];
+        printf("%10lld %10lld %12lld %10.4f %10s\n", (long long)bucket->first, (long long)bucket->last,
+               (long long)bucket->tokens, bucket->loss, format_figure(error, bucket->standard_error));
     }
 }
 
 static void print_result(const eval_settings *settings, const psk_eval_result *result, double seconds) {
-    char tokens[FORMAT_CAPACITY], bytes[FORMAT_CAPACITY], rate[FORMAT_CAPACITY], time[FORMAT_CAPACITY];
+    char tokens[FORMAT_CAPACITY], bytes[FORMAT_CAPACITY], rate[FORMAT_CAPACITY], time[FORMAT_CAPACITY],
+        bits[FORMAT_CAPACITY];
     printf("model           %s\n", settings->model);
     printf("data            %s\n", settings->run.data);
     printf("tokens          %s (%s, %lld words) in windows of %lld, one every %lld\n",
            format_count(tokens, (double)result->tokens), format_bytes(bytes, result->bytes), (long long)result->words,
            (long long)settings->run.context, (long long)settings->run.stride);
-    printf("loss            %.4f +- %.4f nats a token\n", result->loss, result->standard_error);
-    printf("perplexity      %.4f a token, %.5g a word\n", result->perplexity, result->word_perplexity);
-    printf("bits per byte   %.4f\n", result->bits_per_byte);
+    printf("loss            %.4f", result->loss);
+    print_error(result->standard_error);
+    printf(" nats a token\nperplexity      %.4f a token", result->perplexity);
+    if (isfinite(result->word_perplexity))
+        printf(", %.5g a word", result->word_perplexity);
+    printf("\nbits per byte   %s\n", format_figure(bits, result->bits_per_byte));
     printf("speed           %s tokens/s (%s)\n", format_count(rate, (double)result->tokens / seconds),
            format_time_short(time, seconds));
     if (settings->positions)
@@ -130,9 +147,11 @@ static void print_choices(const eval_settings *settings, const psk_choice_result
         printf("cut             %lld choices are longer than %lld tokens with what is before them: the beginning is "
                "left out\n",
                (long long)result->truncated, (long long)settings->choices.context);
-    printf("accuracy        %.4f +- %.4f\n", result->accuracy, result->standard_error);
-    printf("accuracy_norm   %.4f +- %.4f, by log-probability a character\n", result->accuracy_norm,
-           result->standard_error_norm);
+    printf("accuracy        %.4f", result->accuracy);
+    print_error(result->standard_error);
+    printf("\naccuracy_norm   %.4f", result->accuracy_norm);
+    print_error(result->standard_error_norm);
+    puts(", by log-probability a character");
     printf("speed           %s tokens/s (%s)\n", format_count(rate, (double)result->tokens / seconds),
            format_time_short(time, seconds));
 }

@@ -223,6 +223,44 @@ static void test_chain(void **state) {
     EXPECT_IN("out", PSK_VERSION_STRING, "CPU", "memory", "device", "reference");
 }
 
+/* Of one byte, one window, no second word or one question some figures are not defined: then none is shown, and null
+ * for programs. */
+static void test_undefined_figures(void **state) {
+    (void)state;
+    static const char *const keys[] = {"stderr", "word_perplexity", "bits_per_byte"};
+    char *text;
+    write_text("byte.txt", "a");
+    expect_run("eval --model run --data byte.txt --positions --json byte.json", 0);
+    EXPECT_IN("out", "nats a token\n", "a token\n", "bits per byte   -\n");
+    text = read_text("out");
+    assert_null(strstr(text, "nan"));
+    psk_free(text);
+    json_t *const figures = read_json("byte.json");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_true(json_is_null(json_object_get(figures, keys[i])));
+    json_decref(figures);
+
+    char word[3000];
+    memset(word, 'q', sizeof word - 1);
+    word[sizeof word - 1] = 0;
+    write_text("word.txt", word);
+    expect_run("eval --model run --data word.txt --json word.json", 0);
+    text = read_text("out");
+    assert_null(strstr(text, "inf"));
+    assert_null(strstr(text, "a word\n"));
+    psk_free(text);
+    json_t *const of_word = read_json("word.json");
+    assert_true(json_is_null(json_object_get(of_word, "word_perplexity")));
+    assert_true(json_is_number(json_object_get(of_word, "bits_per_byte")));
+    json_decref(of_word);
+
+    write_text("question.jsonl", "{\"context\": \"It\", \"choices\": [\"rained.\", \"zxqj,\"], \"answer\": 0}\n");
+    expect_run("eval --model run --questions question.jsonl", 0);
+    text = read_text("out");
+    assert_null(strstr(text, "nan"));
+    psk_free(text);
+}
+
 /* Softmax sees all keys until a local part is named; a run goes on as it began. */
 static void test_local_only(void **state) {
     (void)state;
@@ -544,21 +582,14 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_usage),
-        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_local_only),
-        cmocka_unit_test(test_best),
-        cmocka_unit_test(test_questions),
-        cmocka_unit_test(test_task),
-        cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_precision),
-        cmocka_unit_test(test_far_gain),
-        cmocka_unit_test(test_norms_and_positions),
+        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_help),        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_chain),       cmocka_unit_test(test_undefined_figures),
+        cmocka_unit_test(test_local_only),  cmocka_unit_test(test_best),
+        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),
+        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_resume),      cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_far_gain),    cmocka_unit_test(test_norms_and_positions),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
