@@ -2,6 +2,7 @@
 #include "machine.h"
 #include "model_options.h"
 #include "records.h"
+#include "tensor_file.h"
 #include "terminal.h"
 
 #include <dirent.h>
@@ -194,7 +195,7 @@ static exit_code print_model(const char *folder, const info_settings *settings) 
 /* -------------------------------------------------------------------------------------------------------------- run
  */
 
-/* The numbers and words of a JSON object in one line. */
+/* The numbers, words and flags of a JSON object in one line. */
 static void print_object(const char *title, json_t *object) {
     const char *key;
     json_t *value;
@@ -204,18 +205,45 @@ static void print_object(const char *title, json_t *object) {
             printf(" %s %.6g;", key, json_real_value(value));
         else if (json_is_integer(value))
             printf(" %s %lld;", key, (long long)json_integer_value(value));
-        else if (json_is_string(value))
+        else if (json_is_boolean(value))
+            printf(" %s %s;", key, json_is_true(value) ? "true" : "false");
+        else if (json_string_length(value) > 0)
             printf(" %s %s;", key, json_string_value(value));
     }
     putchar('\n');
 }
 
-static void print_json_file(const char *title, const char *folder, const char *name) {
+/* The object in a file of the folder, if there is one, printed; false: it cannot be read, which was said. */
+static bool load_json_file(const char *title, const char *folder, const char *name, json_t **object) {
     char path[PATH_CAPACITY];
-    json_t *const object = path_join(path, folder, name) ? json_load_file(path, 0, NULL) : NULL;
-    if (object)
-        print_object(title, object);
+    json_error_t error;
+    *object = NULL;
+    if (!path_join(path, folder, name) || !path_exists(path))
+        return true;
+    *object = json_load_file(path, 0, &error);
+    if (json_is_object(*object)) {
+        print_object(title, *object);
+        return true;
+    }
+    if (*object)
+        say_error("info", "%s: an object { \"name\": value, ... } is expected", path);
+    else
+        say_error("info", "%s: line %d: %s", path, error.line, error.text);
+    json_decref(*object);
+    *object = NULL;
+    return false;
+}
+
+static bool print_json_file(const char *title, const char *folder, const char *name) {
+    json_t *object;
+    const bool good = load_json_file(title, folder, name, &object);
     json_decref(object);
+    return good;
+}
+
+/* The code of what was printed after a file that was `good` or not. */
+static exit_code both(bool good, exit_code code) {
+    return good ? code : EXIT_FAILED;
 }
 
 /* The last whole line of metrics.jsonl. */
@@ -259,11 +287,11 @@ static void print_entries(const char *title, const char *folder) {
 static exit_code print_run(const char *folder, const info_settings *settings) {
     char path[PATH_CAPACITY];
     printf("run          %s\n", folder);
-    print_json_file("options", folder, "options.json");
+    const bool good = print_json_file("options", folder, "options.json");
     print_last_metrics(folder);
     if (path_join(path, folder, "checkpoints"))
         print_entries("checkpoints", path);
-    return print_model(model_folder(folder, path), settings);
+    return both(good, print_model(model_folder(folder, path), settings));
 }
 
 /* ------------------------------------------------------------------------------------------------------------ shard
@@ -305,6 +333,20 @@ static exit_code print_shards(const char *folder, const info_settings *settings,
     return code;
 }
 
+static exit_code print_data(const char *folder, const info_settings *settings) {
+    json_t *prepared;
+    int shards = 0;
+    const bool good = load_json_file("prepared", folder, "prepare.json", &prepared), any = !good || prepared;
+    if (json_is_false(json_object_get(prepared, "finished")))
+        puts("unfinished   the same `polysketch prepare` goes on; training refuses the folder until it has ended");
+    json_decref(prepared);
+    const exit_code code = print_shards(folder, settings, &shards);
+    if (any || shards > 0)
+        return both(good, code);
+    say_error("info", "%s is neither a model, nor a run, nor a folder of shards", folder);
+    return EXIT_FAILED;
+}
+
 /* --------------------------------------------------------------------------------------------------------------- all
  */
 
@@ -315,27 +357,19 @@ static bool has(const char *folder, const char *name) {
 
 static exit_code print_path(const char *path, const info_settings *settings) {
     struct stat facts;
-    int shards = 0;
     if (stat(path, &facts) != 0) {
         say_error("info", "%s: %s", path, strerror(errno));
         return EXIT_FAILED;
     }
     if (!S_ISDIR(facts.st_mode))
-        return print_shard(path, settings);
+        return tensor_file_print(path, (int64_t)facts.st_size) ? EXIT_DONE : print_shard(path, settings);
     if (has(path, "checkpoints"))
         return print_run(path, settings);
     if (has(path, "config.json")) {
-        print_json_file("checkpoint", path, "state.json");
-        return print_model(path, settings);
+        const bool good = print_json_file("checkpoint", path, "state.json");
+        return both(good, print_model(path, settings));
     }
-    const bool prepared = has(path, "prepare.json");
-    if (prepared)
-        print_json_file("prepared", path, "prepare.json");
-    const exit_code code = print_shards(path, settings, &shards);
-    if (shards > 0 || prepared)
-        return code;
-    say_error("info", "%s is neither a model, nor a run, nor a folder of shards", path);
-    return EXIT_FAILED;
+    return print_data(path, settings);
 }
 
 exit_code command_info(int argc, char **argv) {
@@ -354,8 +388,8 @@ exit_code command_info(int argc, char **argv) {
         .command = "info",
         .synopsis = "[PATH] [options]",
         .summary =
-            "What is in a model folder, a run, a checkpoint, a shard or a folder of shards; without PATH, what this\n"
-            "machine has.",
+            "What is in a model folder, a run, a checkpoint, a shard, a folder of shards, a saved state or another\n"
+            "safetensors file; without PATH, what this machine has.",
         .examples = "  polysketch info\n"
                     "  polysketch info run --context 32k --batch-size 1\n"
                     "  polysketch info tokens --check",
