@@ -65,6 +65,8 @@ endif()
 if(TARGET polysketch AND NOT PSK_SANITIZE) # an example built outside would lack the sanitizer's library
     psk_add_test(test_install COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_install.sh
                  ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR} ${CMAKE_C_COMPILER})
+    psk_add_test(test_demo COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_demo.sh
+                 ${PSK_PROGRAM_PATH} ${CMAKE_CURRENT_SOURCE_DIR}/scripts/demo.sh)
     psk_add_test(test_tutorial COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/test_tutorial.sh
                  ${PSK_PROGRAM_PATH} ${CMAKE_CURRENT_SOURCE_DIR}/docs/tutorial.md)
     set_tests_properties(test_tutorial PROPERTIES SKIP_RETURN_CODE 77)

@@ -31,20 +31,32 @@ run() {
     "$program" "$@"
 }
 
+# What an earlier demo made is made again; a folder that has such names without its mark is somebody else's.
 mkdir -p "$out"
+for name in tokens run; do
+    [ ! -e "$out/$name" ] || [ -e "$out/made-by-demo" ] || {
+        echo "demo: $out has $name but not the demo's mark, $out/made-by-demo: remove $name, or name another folder with" \
+            "POLYSKETCH_DEMO" >&2
+        exit 1
+    }
+done
 if [ -z "$text" ]; then
     text=$out/king-james-bible.txt
     if [ ! -s "$text" ]; then
         bible -f Gen1:1-Rev22:21 >"$text.part"
         mv "$text.part" "$text"
     fi
+elif [ ! -e "$text" ]; then
+    echo "demo: $text is not there" >&2
+    exit 1
 fi
+touch "$out/made-by-demo"
+rm -rf "$out/tokens" "$out/run"
 
 say "1/6  Tokens: every byte of $(basename "$text") is one; the last tenth is held out"
 run prepare "$text" --output "$out/tokens" --valid 0.1
 
 say "2/6  Training for $seconds seconds (Ctrl-C stops it cleanly; the program then says how to go on)"
-rm -rf "$out/run"
 run train --data "$out/tokens" --output "$out/run" --preset mini --width 128 --heads 2 --sketch-size 16 --block-size 32 \
     --context 512 --batch-size 4 --steps 100000 --seconds "$seconds" --eval-every 200 --save-every 400 \
     --learning-rate 4e-3 --min-learning-rate 2e-4
