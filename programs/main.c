@@ -1,7 +1,7 @@
 /* polysketch: the program. A table of commands. */
 #include "command.h"
 #include "options.h"
-#include "terminal.h"
+#include "streams.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -41,10 +41,10 @@ static void print_help(FILE *stream) {
                     "  polysketch train --data tokens --output run --preset tiny --seconds 120\n"
                     "  polysketch eval --model run --data tokens\n"
                     "  polysketch generate --model run --prompt 'It was'\n\n"
-                    "Exit codes: 0 done, 1 failed or stopped, 2 wrong usage.\n");
+                    "Exit codes: 0 done, 1 failed or stopped, also where output was lost, 2 wrong usage.\n");
 }
 
-int main(int argc, char **argv) {
+static exit_code run(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : NULL;
     if (!name) {
         print_help(stderr);
@@ -66,4 +66,9 @@ int main(int argc, char **argv) {
     fprintf(stderr, "polysketch: no command '%s'%s%s%s; 'polysketch --help' lists them\n", name,
             near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+    streams_begin();
+    return streams_end(run(argc, argv));
 }
