@@ -26,7 +26,8 @@ option_group bench_option_group(bench_settings *settings, command_option table[B
          .target = &settings->samples, .low = 1, .high = SAMPLE_MOST},
         {"limit", OPTION_REAL, "SECONDS", "what would take longer a call is left out", .target = &settings->limit,
          .low = 1e-3, .high = 1e5},
-        {"json", OPTION_TEXT, "FILE", "append each figure there, one JSON object a line", .target = &settings->json},
+        {"json", OPTION_TEXT, "FILE", "append each figure there, one JSON object a line; -: to standard output, alone",
+         .target = &settings->json},
     };
     memcpy(table, options, sizeof options);
     return (option_group){"Measuring", table, BENCH_OPTION_COUNT};
@@ -105,6 +106,9 @@ static exit_code measure_rate(bench_run *run) {
 
 bool bench_begin(bench_run *run, const char *command, const bench_settings *settings, exit_code *code) {
     *run = (bench_run){.command = command, .settings = settings};
+    *code = EXIT_FAILED;
+    if (!record_begin(command, settings->json))
+        return false;
     psk_status status = device_options_create(&settings->device, &run->device);
     if (status == PSK_OK)
         status = psk_device_create("reference", psk_device_threads(run->device), &run->reference);

@@ -203,8 +203,7 @@ static exit_code run(eval_settings *settings) {
     psk_device *device = NULL;
     psk_model *model = NULL;
     char path[PATH_CAPACITY];
-    if ((settings->json && !can_write("eval", settings->json)) ||
-        (settings->plot && !can_write("eval", settings->plot)))
+    if (!record_begin("eval", settings->json) || (settings->plot && !can_write("eval", settings->plot)))
         return EXIT_FAILED;
     const char *const folder = model_folder(settings->model, path);
     psk_status status = device_options_create(&settings->device, &device);
@@ -246,11 +245,12 @@ exit_code command_eval(int argc, char **argv) {
          .low = 1, .high = 1 << 30, .fallback = "the model's"},
         {"batch-size", OPTION_COUNT, "N", "windows or choices at once", .target = &text->batch_size, .low = 1,
          .high = 1e6},
-        {"json", OPTION_TEXT, "FILE", "write the figures there too", .target = &settings.json},
+        {"json", OPTION_TEXT, "FILE", "write the figures there too; -: to standard output, alone",
+         .target = &settings.json},
     };
     const command_option of_text[] = {
-        {"data", OPTION_TEXT, "PATH", "folder made by 'polysketch prepare', or a file that it would read",
-         .target = &text->data},
+        {"data", OPTION_TEXT, "PATH",
+         "folder made by 'polysketch prepare', or a file that it would read; -: standard input", .target = &text->data},
         {"split", OPTION_CHOICE, NULL, "of a folder", .target = &settings.split, .names = splits},
         {"stride", OPTION_LENGTH, NULL, "tokens from one window to the next", .target = &text->stride, .low = 1,
          .high = 1 << 30, .fallback = "the context: windows do not overlap"},

@@ -83,11 +83,22 @@ static exit_code run(const generate_settings *settings) {
     return code;
 }
 
+/* Standard output has the text, and a state is read and written as a whole file. */
+static bool names_file(const char *option, const char *path) {
+    if (!path || strcmp(path, "-") != 0)
+        return true;
+    say_error("generate", "--%s: a file is needed, - is none (./- names one called so)", option);
+    return false;
+}
+
 static bool check_settings(const generate_settings *settings) {
     if (settings->prompt && settings->prompt_file) {
         say_error("generate", "--prompt and --prompt-file are both given: one of them, please");
         return false;
     }
+    if (!names_file("logprobs", settings->logprobs) || !names_file("state-in", settings->state_in) ||
+        !names_file("state-out", settings->state_out))
+        return false;
     if (settings->interactive && settings->prompt_file && strcmp(settings->prompt_file, "-") == 0) {
         say_error("generate", "--interactive reads your lines from standard input: the prompt has to be elsewhere");
         return false;

@@ -251,8 +251,7 @@ static exit_code run(task_settings *settings, const char *name) {
     }
     settings->task.kind = (psk_task_kind)kind;
     settings->task.seed = settings->run.seed;
-    if ((settings->json && !can_write("task", settings->json)) ||
-        (settings->plot && !can_write("task", settings->plot)))
+    if (!record_begin("task", settings->json) || (settings->plot && !can_write("task", settings->plot)))
         return EXIT_FAILED;
     const psk_status status = device_options_create(&settings->device, &device);
     const exit_code code = status == PSK_OK ? run_forms(settings, device) : say_status("task", status);
@@ -334,7 +333,8 @@ exit_code command_task(int argc, char **argv) {
     };
     const command_option files[] = {
         {"output", OPTION_TEXT, "DIR", "keep the models there, a folder a form", .target = &settings.output},
-        {"json", OPTION_TEXT, "FILE", "append the figures, one object a line", .target = &settings.json},
+        {"json", OPTION_TEXT, "FILE", "append the figures, one object a line; -: to standard output, alone",
+         .target = &settings.json},
         {"plot", OPTION_TEXT, "FILE.png", "draw accuracy against length (needs gnuplot)", .target = &settings.plot},
     };
     command_option forms[FORM_OPTION_COUNT], device[DEVICE_OPTION_COUNT];

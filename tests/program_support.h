@@ -67,6 +67,14 @@ static inline void expect_in(const char *name, const char *const *parts) {
 }
 #define EXPECT_IN(name, ...) expect_in(name, (const char *const[]){__VA_ARGS__, NULL})
 
+static inline json_t *read_json(const char *name) {
+    char path[600];
+    json_t *object;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    PSK_TEST_OK(psk_json_load(path, &object));
+    return object;
+}
+
 /* Every line of a file as an object; the caller releases the array. */
 static inline json_t *read_json_lines(const char *name) {
     char *const text = read_text(name), *rest = NULL;

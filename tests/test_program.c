@@ -6,14 +6,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static json_t *read_json(const char *name) {
-    char path[600];
-    json_t *object;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    PSK_TEST_OK(psk_json_load(path, &object));
-    return object;
-}
-
 static bool same_files(const char *a, const char *b) {
     char command[2048];
     snprintf(command, sizeof command, "cd '%s' && cmp -s '%s' '%s'", folder, a, b);

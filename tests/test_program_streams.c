@@ -87,11 +87,72 @@ static void test_closed_streams(void **state) {
     EXPECT_IN("err", "cannot read standard input: Bad file descriptor");
 }
 
+/* --------------------------------------------------------------------------------------------------------- named "-"
+ */
+
+/* A program reads what is on standard output: it is JSON and nothing else. */
+static void test_records_on_output(void **state) {
+    (void)state;
+    expect_run("eval --model run --data story.txt --json named.json", 0);
+    expect_run("eval --model run --data story.txt --json -", 0);
+    EXPECT_IN("err", "perplexity");
+    static const struct {
+        const char *arguments;
+        size_t lines;
+    } tables[] = {
+        {"bench matmul --sizes 16 --samples 1 --threads 1 --json -", 1},
+        {"task induction_heads --mechanisms softmax --steps 1 --length 8 --test-lengths 8,16 --width 8 --heads 1 "
+         "--layers 1 --json -",
+         2},
+    };
+    json_t *const whole = read_json("out"), *const named = read_json("named.json");
+    assert_true(json_equal(json_object_get(whole, "loss"), json_object_get(named, "loss")));
+    json_decref(whole);
+    json_decref(named);
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        expect_run(tables[i].arguments, 0);
+        json_t *const lines = read_json_lines("out");
+        assert_int_equal(json_array_size(lines), tables[i].lines);
+        json_decref(lines);
+    }
+    expect_run("eval --model run --data story.txt --json - " FULL, 1);
+    EXPECT_IN("err", "polysketch eval: cannot write to standard output: No space left on device");
+    assert_int_equal(run_with_input("/dev/null", "info ./-"), 1); /* no file has that name */
+}
+
+static void test_text_from_input(void **state) {
+    (void)state;
+    expect_run("eval --model run --data story.txt --json named.json", 0);
+    expect_run_with_input("story.txt", "eval --model run --data - --json read.json", 0);
+    expect_run("--version; cat story.txt | '" PSK_PROGRAM
+               "' eval --model run --data - --json piped.json 2>err; exit $?; true",
+               0);
+    json_t *const named = read_json("named.json");
+    static const char *const others[] = {"read.json", "piped.json"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *const other = read_json(others[i]);
+        assert_true(json_equal(json_object_get(other, "loss"), json_object_get(named, "loss")));
+        json_decref(other);
+    }
+    json_decref(named);
+}
+
+static void test_no_streams(void **state) {
+    (void)state;
+    static const char *const options[] = {"--logprobs", "--state-in", "--state-out"};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, GENERATE "%s -", options[i]);
+        expect_run(arguments, 2);
+        EXPECT_IN("err", options[i], "a file is needed, - is none");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lost_output),
-        cmocka_unit_test(test_closed_pipe),
-        cmocka_unit_test(test_closed_streams),
+        cmocka_unit_test(test_lost_output),     cmocka_unit_test(test_closed_pipe),
+        cmocka_unit_test(test_closed_streams),  cmocka_unit_test(test_records_on_output),
+        cmocka_unit_test(test_text_from_input), cmocka_unit_test(test_no_streams),
     };
     return cmocka_run_group_tests_name("program_streams", tests, set_up, tear_down);
 }
