@@ -83,7 +83,9 @@ static exit_code read_settings(train_settings *settings, int argc, char **argv, 
     const command_usage usage = {
         .command = "train",
         .synopsis = "--data DIR --output RUN [options]",
-        .summary = "Trains a model on shards. Ctrl-C writes a checkpoint and ends; --resume goes on from there.",
+        .summary =
+            "Trains a model on shards. Ctrl-C writes a checkpoint and ends, and so do SIGTERM and a terminal that is\n"
+            "closed; --resume goes on from there.",
         .examples = train_examples,
         .groups = groups,
         .group_count = sizeof groups / sizeof groups[0],
@@ -192,7 +194,6 @@ typedef struct train_screen {
     progress_line line;
     psk_train_progress last;
     double valid_loss; /* the latest one */
-    bool stopping;
 } train_screen;
 
 static void format_progress(const train_screen *screen, const psk_train_progress *progress, char *text, size_t size) {
@@ -218,11 +219,7 @@ static int on_progress(void *user, const psk_train_progress *progress) {
         format_progress(screen, progress, text, sizeof text);
         progress_show(&screen->line, text);
     }
-    if (stop_requested() && !screen->stopping) {
-        progress_note(&screen->line, "stopping: the checkpoint is being written (Ctrl-C again ends at once, without)");
-        screen->stopping = true;
-    }
-    return screen->stopping;
+    return stop_requested();
 }
 
 static void print_model(const psk_model *model, const psk_device *device) {
@@ -263,8 +260,9 @@ static exit_code run_training(const train_settings *settings, const psk_model_co
         status = psk_model_create(device, config, settings->run.seed, &model);
     if (status == PSK_OK) {
         train_screen screen = {.line = progress_start(), .last.tokens_per_second = NAN, .valid_loss = NAN};
-        print_model(model, device);
+        stop_notice("stopping: when the step is done, a checkpoint is written (Ctrl-C again ends at once, without)");
         stop_on_signals();
+        print_model(model, device);
         status = psk_train(model, &settings->run, on_progress, &screen);
         progress_end(&screen.line);
         code = finish(settings, &screen, status);

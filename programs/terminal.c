@@ -163,10 +163,20 @@ int meter_progress(void *user, int64_t done, int64_t total) {
 }
 
 static volatile sig_atomic_t stop_flag;
+static char notice[256]; /* as it is written */
 
+/* Only what a handler may do. */
 static void on_signal(int number) {
+    const int error = errno;
+    const ssize_t written = stop_flag ? 0 : write(STDERR_FILENO, notice, strlen(notice));
+    (void)written; /* nobody could be told */
     (void)number;
     stop_flag = 1;
+    errno = error;
+}
+
+void stop_notice(const char *text) {
+    snprintf(notice, sizeof notice, isatty(STDERR_FILENO) ? "\r\033[K%s\n" : "%s\n", text);
 }
 
 static void handle_signal(int number, void (*handler)(int), int flags) {
@@ -177,10 +187,18 @@ static void handle_signal(int number, void (*handler)(int), int flags) {
     sigaction(number, &action, NULL);
 }
 
+/* Closing a terminal may send it twice, from the system and from the shell: the second one changes nothing. */
+static void handle_hangup(void (*handler)(int)) {
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        handle_signal(SIGHUP, handler, SA_RESTART);
+}
+
 void stop_on_signals(void) {
     const int flags = (int)(SA_RESETHAND | SA_RESTART); /* the second one finds the default action: the end */
     handle_signal(SIGINT, on_signal, flags);
     handle_signal(SIGTERM, on_signal, flags);
+    handle_hangup(on_signal);
 }
 
 void stop_on_hangup(void) {
@@ -192,6 +210,7 @@ void stop_on_hangup(void) {
 void stop_on_every_interrupt(void) {
     handle_signal(SIGINT, on_signal, SA_RESTART);
     handle_signal(SIGTERM, SIG_DFL, 0);
+    handle_hangup(SIG_DFL);
 }
 
 void stop_forget(void) {

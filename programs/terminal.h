@@ -53,13 +53,18 @@ typedef struct progress_meter {
 } progress_meter;
 int meter_progress(void *user, int64_t done, int64_t total);
 
-/* Ctrl-C and SIGTERM from now on set a flag; a second one ends the program at once. */
+/* Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) from now on set a flag; a second Ctrl-C or SIGTERM ends the
+ * program at once. SIGHUP stays ignored where it was, as under nohup. */
 void stop_on_signals(void);
 /* A closed terminal (SIGHUP) does so, too, unless it was to be ignored (nohup). */
 void stop_on_hangup(void);
 bool stop_requested(void);
 
-/* For a dialogue: every Ctrl-C from now on sets the flag, SIGTERM ends the program; and the flag down again. */
+/* What the first of these signals puts on stderr at once, however long it takes until somebody asks for the flag. */
+void stop_notice(const char *text);
+
+/* For a dialogue: every Ctrl-C from now on sets the flag, SIGTERM and SIGHUP end the program; and the flag down
+ * again. */
 void stop_on_every_interrupt(void);
 void stop_forget(void);
 

@@ -454,35 +454,46 @@ static int64_t count_lines(const char *name) {
 
 #define TRAIN_LONG "train --data tokens --steps 600 --batch-size 1 --eval-every 0 --save-every 0 --seed 3 " SMALL_MODEL
 
-/* Starts a run, sends `number` when five steps are done; returns the status of the process. */
-static int interrupt(const char *output, int number) {
-    char command[2048], metrics[256];
-    int status;
-    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", output);
-    snprintf(command, sizeof command, "cd '%s' && exec '%s' " TRAIN_LONG "--output %s >out 2>err", folder, PSK_PROGRAM,
-             output);
+/* Starts a run; `before` is what the shell does first. */
+static pid_t start_training(const char *before, const char *options) {
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && %s exec '%s' " TRAIN_LONG "%s >out 2>err", folder, before,
+             PSK_PROGRAM, options);
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
+    return child;
+}
+
+/* Starts a run, sends `number` when five steps are done (SIGHUP twice, as closing a terminal may); returns the status
+ * of the process. */
+static int interrupt(const char *before, const char *output, int number) {
+    char options[256], metrics[256];
+    int status;
+    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", output);
+    snprintf(options, sizeof options, "--output %s", output);
+    const pid_t child = start_training(before, options);
     while (count_lines(metrics) < 5 && waitpid(child, &status, WNOHANG) == 0)
         pause_milliseconds(2);
     kill(child, number);
+    if (number == SIGHUP)
+        kill(child, number);
     assert_int_equal(waitpid(child, &status, 0), child);
     return status;
 }
 
-/* Stopped by Ctrl-C and by SIGTERM, and resumed: the same weights, bit for bit, as without a stop. */
+/* Stopped by Ctrl-C, by SIGTERM and by SIGHUP, and resumed: the same weights, bit for bit, as without a stop. */
 static void test_resume(void **state) {
     (void)state;
     expect_run(TRAIN_LONG "--output whole", 0);
-    static const int signals[] = {SIGINT, SIGTERM};
-    static const char *const outputs[] = {"interrupted", "terminated"};
-    for (int i = 0; i < 2; i++) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static const char *const outputs[] = {"interrupted", "terminated", "hung-up"};
+    for (int i = 0; i < 3; i++) {
         char command[256], weights[256];
-        const int status = interrupt(outputs[i], signals[i]);
+        const int status = interrupt("", outputs[i], signals[i]);
         assert_true(WIFEXITED(status));
         assert_int_equal(WEXITSTATUS(status), 1);
         EXPECT_IN("err", "stopping: ", "stopped after step", "--resume", outputs[i]);
@@ -498,6 +509,40 @@ static void test_resume(void **state) {
         snprintf(weights, sizeof weights, "%s/last/model.safetensors", outputs[i]);
         assert_true(same_files("whole/last/model.safetensors", weights));
     }
+}
+
+/* nohup has the signal ignored before the program starts. */
+static void test_nohup(void **state) {
+    (void)state;
+    const int status = interrupt("trap '' HUP &&", "nohup", SIGHUP);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    EXPECT_IN("out", "600 steps");
+}
+
+static bool holds(const char *name, const char *part) {
+    char *const text = read_text(name);
+    const bool found = strstr(text, part) != NULL;
+    psk_free(text);
+    return found;
+}
+
+/* Ctrl-C is answered while a step goes on, and a second one ends it. */
+static void test_notice(void **state) {
+    (void)state;
+    int status;
+    write_text("err", "");
+    const pid_t child = start_training("", "--accumulate 20k --output slow");
+    while (!holds("err", " parameters, ") && waitpid(child, &status, WNOHANG) == 0)
+        pause_milliseconds(2);
+    kill(child, SIGINT);
+    while (!holds("err", "stopping: ") && waitpid(child, &status, WNOHANG) == 0)
+        pause_milliseconds(2);
+    assert_int_equal(count_lines("slow/metrics.jsonl"), 0);
+    kill(child, SIGINT);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGINT);
 }
 
 /* A run remembers its precision; a device that lacks it says so. */
@@ -574,14 +619,12 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_help),        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_chain),       cmocka_unit_test(test_undefined_figures),
-        cmocka_unit_test(test_local_only),  cmocka_unit_test(test_best),
-        cmocka_unit_test(test_questions),   cmocka_unit_test(test_task),
-        cmocka_unit_test(test_bench),       cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_resume),      cmocka_unit_test(test_precision),
-        cmocka_unit_test(test_far_gain),    cmocka_unit_test(test_norms_and_positions),
+        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_undefined_figures),
+        cmocka_unit_test(test_local_only),  cmocka_unit_test(test_best),     cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_task),        cmocka_unit_test(test_bench),    cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_resume),      cmocka_unit_test(test_nohup),    cmocka_unit_test(test_notice),
+        cmocka_unit_test(test_precision),   cmocka_unit_test(test_far_gain), cmocka_unit_test(test_norms_and_positions),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }
