@@ -585,7 +585,7 @@ typedef struct psk_task {
 PSK_API psk_task psk_task_default(psk_task_kind kind); /* V 16, K 16, shortest 16, seed 1 */
 
 /* The test examples first ... first + count - 1 of N tokens.   tokens, targets: count x N; a target is -1 where nothing
- * is asked. Errors: ARGUMENT naming the field. */
+ * is asked. With count 0 task and N are checked. Errors: ARGUMENT naming the field. */
 PSK_API psk_status psk_task_examples(const psk_task *task, int64_t N, int64_t first, int64_t count, int32_t *tokens,
                                      int32_t *targets);
 

@@ -240,25 +240,6 @@ static exit_code run_forms(const task_settings *settings, psk_device *device) {
     return code;
 }
 
-static exit_code run(task_settings *settings, const char *name) {
-    psk_device *device = NULL;
-    int kind = 0;
-    while (task_names(kind) && strcmp(task_names(kind), name) != 0)
-        kind++;
-    if (!task_names(kind)) {
-        say_error("task", "no task '%s'; there are %s and %s", name, task_names(0), task_names(1));
-        return EXIT_USAGE;
-    }
-    settings->task.kind = (psk_task_kind)kind;
-    settings->task.seed = settings->run.seed;
-    if (!record_begin("task", settings->json) || (settings->plot && !can_write("task", settings->plot)))
-        return EXIT_FAILED;
-    const psk_status status = device_options_create(&settings->device, &device);
-    const exit_code code = status == PSK_OK ? run_forms(settings, device) : say_status("task", status);
-    psk_device_free(device);
-    return code;
-}
-
 static task_settings task_settings_default(void) {
     task_settings settings = {
         .task = psk_task_default(PSK_TASK_SELECTIVE_COPYING),
@@ -283,6 +264,58 @@ static task_settings task_settings_default(void) {
     return settings;
 }
 
+static psk_status check_length(const task_settings *settings, int64_t N) {
+    return psk_task_examples(&settings->task, N, 0, 0, NULL, NULL);
+}
+
+/* Before anything is trained. Test lengths that the task does not have are refused; of the usual ones they are left
+ * out. */
+static exit_code check_lengths(task_settings *settings) {
+    const option_list usual = task_settings_default().lengths, asked = settings->lengths;
+    const bool chosen = memcmp(&asked, &usual, sizeof usual) != 0;
+    char length[FORMAT_CAPACITY];
+    if (check_length(settings, settings->run.context) != PSK_OK)
+        return say_status("task", PSK_ERROR_ARGUMENT);
+    settings->lengths.count = 0;
+    for (int i = 0; i < asked.count; i++) {
+        if (check_length(settings, asked.values[i]) == PSK_OK)
+            settings->lengths.values[settings->lengths.count++] = asked.values[i];
+        else if (!chosen)
+            fprintf(stderr, "not tested at %s tokens: %s\n", format_length(length, asked.values[i]),
+                    psk_error_message());
+        else {
+            say_error("task", "--test-lengths: %s", psk_error_message());
+            return EXIT_USAGE;
+        }
+    }
+    if (settings->lengths.count > 0)
+        return EXIT_DONE;
+    say_error("task", "none of the usual lengths can be tested: name others with --test-lengths");
+    return EXIT_USAGE;
+}
+
+static exit_code run(task_settings *settings, const char *name) {
+    psk_device *device = NULL;
+    int kind = 0;
+    while (task_names(kind) && strcmp(task_names(kind), name) != 0)
+        kind++;
+    if (!task_names(kind)) {
+        say_error("task", "no task '%s'; there are %s and %s", name, task_names(0), task_names(1));
+        return EXIT_USAGE;
+    }
+    settings->task.kind = (psk_task_kind)kind;
+    settings->task.seed = settings->run.seed;
+    const exit_code checked = check_lengths(settings);
+    if (checked != EXIT_DONE)
+        return checked;
+    if (!record_begin("task", settings->json) || (settings->plot && !can_write("task", settings->plot)))
+        return EXIT_FAILED;
+    const psk_status status = device_options_create(&settings->device, &device);
+    const exit_code code = status == PSK_OK ? run_forms(settings, device) : say_status("task", status);
+    psk_device_free(device);
+    return code;
+}
+
 exit_code command_task(int argc, char **argv) {
     task_settings settings = task_settings_default();
     psk_train_options *const run_options = &settings.run;
@@ -292,8 +325,8 @@ exit_code command_task(int argc, char **argv) {
          .low = 3, .high = 1 << 30},
         {"shortest", OPTION_LENGTH, NULL, "half of it, and half again, down to this is trained too (0: --length alone)",
          .target = &settings.task.shortest, .low = 0, .high = 1 << 30},
-        {"test-lengths", OPTION_LENGTHS, NULL, "and in the tests", .target = &settings.lengths, .low = 3,
-         .high = 1 << 30},
+        {"test-lengths", OPTION_LENGTHS, NULL, "and in the tests; usual ones that the task does not have are left out",
+         .target = &settings.lengths, .low = 3, .high = 1 << 30},
         {"examples", OPTION_COUNT, "N", "test sequences a length", .target = &settings.examples, .low = 1, .high = 1e9},
         {"vocabulary", OPTION_COUNT, "N", "tokens there are", .target = &settings.task.vocab_size, .low = 3,
          .high = 1 << 24},

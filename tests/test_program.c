@@ -346,8 +346,23 @@ static void test_task(void **state) {
     EXPECT_IN("out", "far scale 0.25");
     expect_run("task induction_heads --mechanisms softmax --steps 1 --batch-size 1 --test-lengths 2 " SMALL_TASK, 2);
     EXPECT_IN("err", "--test-lengths: 2 is outside");
-    expect_run("task selective_copying --mechanisms softmax --steps 1 --test-lengths 3 " SMALL_TASK, 2);
-    EXPECT_IN("err", "selective_copying needs sequences of 4");
+}
+
+/* Lengths that a task does not have are found before anything is trained. */
+static void test_task_lengths(void **state) {
+    (void)state;
+    expect_run("task selective_copying --mechanisms softmax --steps 1 --test-lengths 8,3 " SMALL_TASK, 2);
+    EXPECT_IN("err", "--test-lengths: selective_copying needs sequences of 4");
+    char *const err = read_text("err");
+    assert_null(strstr(err, "step 1/1"));
+    psk_free(err);
+    expect_run("task selective_copying --mechanisms polysketch --steps 1 --batch-size 1 --examples 1 " SMALL_TASK
+               "--copies 1000 --length 2000",
+               0);
+    EXPECT_IN("err", "not tested at 64 tokens: ", "not tested at 1k tokens: selective_copying needs sequences of 2000");
+    EXPECT_IN("out", " accuracy      2k     4k     8k    16k\n");
+    expect_run("task selective_copying --mechanisms softmax --steps 1 " SMALL_TASK "--copies 10k --length 20000", 2);
+    EXPECT_IN("err", "none of the usual lengths can be tested: name others with --test-lengths");
 }
 
 static void test_bench(void **state) {
@@ -619,12 +634,25 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_usage), cmocka_unit_test(test_failures), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_chain),    cmocka_unit_test(test_undefined_figures),
-        cmocka_unit_test(test_local_only),  cmocka_unit_test(test_best),     cmocka_unit_test(test_questions),
-        cmocka_unit_test(test_task),        cmocka_unit_test(test_bench),    cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_resume),      cmocka_unit_test(test_nohup),    cmocka_unit_test(test_notice),
-        cmocka_unit_test(test_precision),   cmocka_unit_test(test_far_gain), cmocka_unit_test(test_norms_and_positions),
+        cmocka_unit_test(test_wrong_usage),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_undefined_figures),
+        cmocka_unit_test(test_local_only),
+        cmocka_unit_test(test_best),
+        cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_task),
+        cmocka_unit_test(test_task_lengths),
+        cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_nohup),
+        cmocka_unit_test(test_notice),
+        cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_far_gain),
+        cmocka_unit_test(test_norms_and_positions),
     };
     return cmocka_run_group_tests_name("program", tests, set_up, tear_down);
 }

@@ -104,7 +104,7 @@ void psk_task_fill(const psk_task *task, psk_task_part part, int64_t N, int64_t 
 psk_status psk_task_examples(const psk_task *task, int64_t N, int64_t first, int64_t count, int32_t *tokens,
                              int32_t *targets) {
     PSK_TRY(psk_task_check(task, N));
-    if (first < 0 || count < 1 || count > INT32_MAX || first > INT32_MAX - count)
+    if (first < 0 || count < 0 || count > INT32_MAX || first > INT32_MAX - count)
         return psk_fail(PSK_ERROR_ARGUMENT,
                         "examples %" PRId64 " ... %" PRId64 " + %" PRId64 " - 1: there are 0 ... 2^31 - 1", first,
                         first, count);
