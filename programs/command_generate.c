@@ -31,16 +31,16 @@ static exit_code write_once(generation *g, const char *prompt, size_t size) {
     generation_say_speed(g);
     if (!stop_requested())
         return EXIT_DONE;
-    say_error("generate", "stopped after %lld of %lld tokens", (long long)g->written,
-              (long long)g->settings->max_tokens);
+    const char *const state = g->settings->state_out;
+    say_error("generate", "stopped after %lld of %lld tokens%s%s%s", (long long)g->written,
+              (long long)g->settings->max_tokens, state ? ": " : "", state ? state : "", state ? " goes so far" : "");
     return EXIT_FAILED;
 }
 
-/* The state and the end of the log-probabilities. */
-static exit_code finish_outputs(generation *g) {
+/* The state, unless NULL, and the end of the log-probabilities. */
+static exit_code finish_outputs(generation *g, const char *state_out) {
     const generate_settings *const settings = g->settings;
-    exit_code code =
-        settings->state_out ? say_status("generate", psk_session_save(g->session, settings->state_out)) : EXIT_DONE;
+    exit_code code = state_out ? say_status("generate", psk_session_save(g->session, state_out)) : EXIT_DONE;
     if (g->logprobs && (ferror(g->logprobs) || fflush(g->logprobs) != 0)) {
         say_error("generate", "cannot write %s: %s", settings->logprobs, strerror(errno));
         code = EXIT_FAILED;
@@ -53,12 +53,15 @@ static exit_code generate(generation *g, const char *prompt, size_t size) {
     exit_code code = read_first(g, prompt, size);
     if (code != EXIT_DONE)
         return code;
-    if (stop_requested()) {
-        say_error("generate", "stopped after %lld tokens of the prompt", (long long)g->read_tokens);
+    const char *state_out = g->settings->state_out;
+    if (stop_requested()) { /* the state of half a prompt would be taken for that of the whole */
+        say_error("generate", "stopped after %lld tokens of the prompt%s%s", (long long)g->read_tokens,
+                  state_out ? ", no state was written to " : "", state_out ? state_out : "");
         code = EXIT_FAILED;
+        state_out = NULL;
     } else
         code = g->settings->interactive ? generation_talk(g) : write_once(g, prompt, size);
-    const exit_code finished = finish_outputs(g);
+    const exit_code finished = finish_outputs(g, state_out);
     return code == EXIT_DONE ? finished : code;
 }
 
@@ -128,7 +131,8 @@ exit_code command_generate(int argc, char **argv) {
     const command_option state[] = {
         {"state-in", OPTION_TEXT, "FILE", "go on from this state; the prompt is what comes next",
          .target = &settings.state_in},
-        {"state-out", OPTION_TEXT, "FILE", "write the state at the end", .target = &settings.state_out},
+        {"state-out", OPTION_TEXT, "FILE", "write the state at the end, not of a prompt that was stopped",
+         .target = &settings.state_out},
         {"interactive", OPTION_FLAG, NULL, "a dialogue that keeps the state; /help in it tells more",
          .target = &settings.interactive},
         {"line-prefix", OPTION_TEXT, NULL, "put before each line that you type", .target = &settings.line_prefix},

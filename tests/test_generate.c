@@ -428,13 +428,33 @@ static void test_interrupted_text(void **state) {
     wait_for("out", NULL, 100);
     kill(child, SIGINT);
     assert_int_equal(exit_code_of(child, input), 1);
-    EXPECT_IN("err", "stopped after", "of 1000000000 tokens");
+    EXPECT_IN("err", "stopped after", "of 1000000000 tokens: cut.state goes so far");
     char *const out = read_text("out");
     char context[64];
     snprintf(context, sizeof context, "context: %zu tokens", strlen(out) - 1 + 1); /* no line end, one more */
     psk_free(out);
     expect_run(GREEDY "--prompt x --max-tokens 0 --state-in cut.state", 0);
     EXPECT_IN("err", context);
+}
+
+/* The state of half a prompt would be taken for that of the whole: none is written, an old one stays. */
+static void test_interrupted_prompt(void **state) {
+    (void)state;
+    int input;
+    char command[700];
+    snprintf(command, sizeof command, "yes 'The house was full of people.' | head -c 20M >'%s/long.txt'", folder);
+    assert_int_equal(system(command), 0);
+    write_text("half.state", "old");
+    write_text("half.jsonl", "");
+    const pid_t child =
+        start(GREEDY "--prompt-file long.txt --no-echo --state-out half.state --logprobs half.jsonl", &input);
+    wait_for("half.jsonl", NULL, 100);
+    kill(child, SIGINT);
+    assert_int_equal(exit_code_of(child, input), 1);
+    EXPECT_IN("err", "tokens of the prompt, no state was written to half.state");
+    char *const old = read_text("half.state");
+    assert_string_equal(old, "old");
+    psk_free(old);
 }
 
 int main(void) {
@@ -451,6 +471,7 @@ int main(void) {
         cmocka_unit_test(test_dialogue_commands),
         cmocka_unit_test(test_interrupted_dialogue),
         cmocka_unit_test(test_interrupted_text),
+        cmocka_unit_test(test_interrupted_prompt),
     };
     return cmocka_run_group_tests_name("generate", tests, set_up, tear_down);
 }
