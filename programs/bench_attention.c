@@ -355,7 +355,6 @@ static bool draw(const bench_run *run, const attention_settings *settings, const
         memcpy(series[i].label, variants[i].label, sizeof variants[i].label);
         series[i].points = true;
         series[i].colour = (int)i;
-        series[i].dashed = i >= 7;
     }
     snprintf(title, sizeof title, "Attention, %s: %lld heads of %lld, %d threads",
              pass == PASS_FORWARD ? "forward" : "forward and backward", (long long)settings->heads,
@@ -412,8 +411,7 @@ exit_code bench_attention(int argc, char **argv) {
     const command_option what[] = {
         {"lengths", OPTION_LENGTHS, NULL, "contexts", .target = &settings.lengths, .low = 1, .high = 1 << 30},
         {"passes", OPTION_CHOICES, NULL, "which ones", .target = &settings.passes, .names = passes},
-        {"plot", OPTION_TEXT, "FILE.png", "draw time per token against context (needs gnuplot)",
-         .target = &settings.plot},
+        {"plot", OPTION_PICTURE, NULL, "draw time per token against context (needs gnuplot)", .target = &settings.plot},
     };
     const command_option sizes[] = {
         {"batch-size", OPTION_COUNT, "N", "sequences", .target = &settings.batch, .low = 1, .high = 1e6},

@@ -400,8 +400,7 @@ exit_code bench_decode(int argc, char **argv) {
          .low = 1, .high = 1 << 30},
         {"batches", OPTION_LENGTHS, NULL, "sequences that take a step together", .target = &settings.batches, .low = 1,
          .high = MOST_BATCH},
-        {"plot", OPTION_TEXT, "FILE.png", "draw time per token against context (needs gnuplot)",
-         .target = &settings.plot},
+        {"plot", OPTION_PICTURE, NULL, "draw time per token against context (needs gnuplot)", .target = &settings.plot},
     };
     command_option model[MODEL_OPTION_CAPACITY], measuring[BENCH_OPTION_COUNT], device[DEVICE_OPTION_COUNT];
     const option_group groups[] = {OPTION_GROUP("What", what), model_option_group(&settings.model, model),

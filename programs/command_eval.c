@@ -257,7 +257,7 @@ exit_code command_eval(int argc, char **argv) {
         {"max-tokens", OPTION_COUNT, NULL, "tokens to predict (0: all)", .target = &text->max_tokens, .low = 0,
          .high = 1e15},
         {"positions", OPTION_FLAG, NULL, "show the loss by position in the context", .target = &settings.positions},
-        {"plot", OPTION_TEXT, "FILE.png", "draw it (needs gnuplot)", .target = &settings.plot},
+        {"plot", OPTION_PICTURE, NULL, "draw it (needs gnuplot)", .target = &settings.plot},
     };
     const command_option of_questions[] = {
         {"questions", OPTION_TEXT, "FILE", "JSON lines: HellaSwag, PIQA, or context, choices and answer",

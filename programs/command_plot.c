@@ -109,7 +109,7 @@ static exit_code draw(const plot_settings *settings, const char *const *runs, si
 exit_code command_plot(int argc, char **argv) {
     plot_settings settings = {.against = 0};
     const command_option table[] = {
-        {"output", OPTION_TEXT, "FILE.png", "the picture", .target = &settings.output, .required = true},
+        {"output", OPTION_PICTURE, NULL, "the picture", .target = &settings.output, .required = true},
         {"against", OPTION_CHOICE, NULL, "the axis", .target = &settings.against, .names = against_names},
     };
     const option_group groups[] = {OPTION_GROUP("Options", table)};

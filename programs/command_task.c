@@ -164,7 +164,6 @@ static bool draw(const task_settings *settings, task_form *forms, size_t count) 
         memcpy(series[i].label, forms[i].label, sizeof forms[i].label);
         series[i].points = true;
         series[i].colour = (int)i;
-        series[i].dashed = i >= 7;
     }
     snprintf(title, sizeof title, "%s, trained at %s tokens", psk_task_name(settings->task.kind),
              format_length(length, settings->run.context));
@@ -368,7 +367,7 @@ exit_code command_task(int argc, char **argv) {
         {"output", OPTION_TEXT, "DIR", "keep the models there, a folder a form", .target = &settings.output},
         {"json", OPTION_TEXT, "FILE", "append the figures, one object a line; -: to standard output, alone",
          .target = &settings.json},
-        {"plot", OPTION_TEXT, "FILE.png", "draw accuracy against length (needs gnuplot)", .target = &settings.plot},
+        {"plot", OPTION_PICTURE, NULL, "draw accuracy against length (needs gnuplot)", .target = &settings.plot},
     };
     command_option forms[FORM_OPTION_COUNT], device[DEVICE_OPTION_COUNT];
     const option_group groups[] = {OPTION_GROUP("Task", what),     form_option_group(&settings.forms, forms),

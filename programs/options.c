@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define WHOLE_LIMIT 9007199254740992.0 /* 2^53: up to here every whole number is a double */
 
@@ -249,6 +250,14 @@ static bool add_text(option_reader *reader, const command_option *option, const 
     return true;
 }
 
+static bool set_picture(option_reader *reader, const command_option *option, const char *text) {
+    const size_t length = strlen(text);
+    if (length < 5 || strcasecmp(text + length - 4, ".png") != 0)
+        return refuse(reader, "--%s: '%s' does not end in .png: pictures are PNG", option->name, text);
+    *(const char **)option->target = text;
+    return true;
+}
+
 static bool set_option(option_reader *reader, const command_option *option, const char *text) {
     switch (option->type) {
     case OPTION_COUNT:
@@ -261,6 +270,8 @@ static bool set_option(option_reader *reader, const command_option *option, cons
     case OPTION_TEXT:
         *(const char **)option->target = text;
         return true;
+    case OPTION_PICTURE:
+        return set_picture(reader, option, text);
     case OPTION_FLAG:
         return set_flag(reader, option, text);
     case OPTION_CHOICE:
@@ -311,7 +322,7 @@ static bool set_from_json(option_reader *reader, const command_option *option, c
     char text[1024] = "", buffer[64];
     if (option->type == OPTION_TEXTS)
         return add_texts_from_json(reader, option, value);
-    if (option->type == OPTION_TEXT && !json_is_string(value))
+    if ((option->type == OPTION_TEXT || option->type == OPTION_PICTURE) && !json_is_string(value))
         return refuse(reader, "--%s: a string is expected", option->name);
     const char *word = json_word(value, buffer);
     if (!word && json_is_array(value) && (option->type == OPTION_LENGTHS || option->type == OPTION_CHOICES)) {
@@ -361,9 +372,9 @@ static bool read_config(option_reader *reader, const char *path, command_line *l
 
 static const char *option_unit(const command_option *option) {
     static const char *const units[] = {
-        [OPTION_COUNT] = "COUNT",   [OPTION_LENGTH] = "LENGTH", [OPTION_SEED] = "N",      [OPTION_REAL] = "X",
-        [OPTION_TEXT] = "TEXT",     [OPTION_FLAG] = "",         [OPTION_CHOICE] = "NAME", [OPTION_LENGTHS] = "LENGTHS",
-        [OPTION_CHOICES] = "NAMES", [OPTION_TEXTS] = "TEXT"};
+        [OPTION_COUNT] = "COUNT",     [OPTION_LENGTH] = "LENGTH",    [OPTION_SEED] = "N",    [OPTION_REAL] = "X",
+        [OPTION_TEXT] = "TEXT",       [OPTION_PICTURE] = "FILE.png", [OPTION_FLAG] = "",     [OPTION_CHOICE] = "NAME",
+        [OPTION_LENGTHS] = "LENGTHS", [OPTION_CHOICES] = "NAMES",    [OPTION_TEXTS] = "TEXT"};
     return option->unit ? option->unit : units[option->type];
 }
 
@@ -392,6 +403,7 @@ static const char *option_default(const command_option *option, char text[512]) 
     case OPTION_REAL:
         return format_bound(text, *(const double *)option->target);
     case OPTION_TEXT:
+    case OPTION_PICTURE:
         return *(const char *const *)option->target ? *(const char *const *)option->target : "";
     case OPTION_FLAG:
         return *(const int *)option->target > 0 ? "on" : "";
@@ -511,7 +523,7 @@ static bool read_arguments(option_reader *reader, int argc, char **argv, command
 static bool is_missing(const command_option *option) {
     if (!option->required)
         return false;
-    if (option->type == OPTION_TEXT)
+    if (option->type == OPTION_TEXT || option->type == OPTION_PICTURE)
         return !*(const char *const *)option->target;
     return false;
 }

@@ -15,6 +15,7 @@ typedef enum option_type {
     OPTION_SEED,    /* uint64_t */
     OPTION_REAL,    /* double */
     OPTION_TEXT,    /* const char * */
+    OPTION_PICTURE, /* const char *: a name that ends in .png */
     OPTION_FLAG,    /* int: 0 or 1; -1 until it is named, where that differs from 0 */
     OPTION_CHOICE,  /* int: index into names */
     OPTION_LENGTHS, /* option_list of lengths, separated by commas */

@@ -12,8 +12,9 @@ typedef struct plot_series {
     double *x, *y;
     size_t count, capacity;
     bool points; /* marks beside the line: few measured points */
-    int colour;  /* series of the same colour belong together; the second one is dashed */
-    bool dashed;
+    int colour;  /* from 0: number of the colour, and past the last of the colours with its dashes and marks; series
+                  * of the same number belong together */
+    bool dashed; /* one of the two of a number */
 } plot_series;
 
 typedef struct plot_axes {
@@ -25,7 +26,8 @@ typedef struct plot_axes {
 bool plot_add(plot_series *series, double x, double y); /* false: out of memory */
 void plot_release(plot_series *series);
 
-/* Draws `path`, a PNG. False with an error said: gnuplot absent, or its own complaint. */
+/* Draws `path`, a PNG, which is there whole or as it was before; series without points are left out. False with an
+ * error said: gnuplot absent, its own complaint, a full disk. */
 bool plot_draw(const char *command, const char *path, const plot_axes *axes, const plot_series *series, size_t count);
 
 #endif
