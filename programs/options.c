@@ -98,9 +98,10 @@ static const command_option *find_option(const command_usage *usage, const char 
     return NULL;
 }
 
+/* `dashes`: "--" on the command line; "" in a file, which has neither --config nor --help. */
 static bool refuse_name(option_reader *reader, const char *dashes, const char *word, size_t length) {
-    const char *names[128] = {"config", "help"};
-    size_t count = 2;
+    const char *names[128] = {"config", "help"}; /* ends with NULL */
+    size_t count = *dashes ? 2 : 0;
     for (size_t g = 0; g < reader->usage->group_count; g++)
         for (size_t i = 0; i < reader->usage->groups[g].count && count < 127; i++)
             names[count++] = reader->usage->groups[g].options[i].name;
@@ -109,6 +110,8 @@ static bool refuse_name(option_reader *reader, const char *dashes, const char *w
     const char *const near = nearest_name(plain, names);
     if (near)
         return refuse(reader, "no option '%s%s' (did you mean '%s%s'?)", dashes, plain, dashes, near);
+    if (!*dashes && strcmp(plain, "config") == 0)
+        return refuse(reader, "--config is no option of a file: give it again on the command line");
     return refuse(reader, "no option '%s%s'", dashes, plain);
 }
 
@@ -340,6 +343,14 @@ static bool set_from_json(option_reader *reader, const command_option *option, c
     return set_option(reader, option, word);
 }
 
+/* The config.json of a model or a run looks like what --config takes, and has its name. */
+static bool refuse_model(option_reader *reader, const char *path) {
+    return refuse(reader,
+                  "--config %s: this describes a model, it has no options. For a run like one that is there: --config "
+                  "RUN/options.json, and --layers, --heads, --width, ... as 'polysketch info RUN' shows them",
+                  path);
+}
+
 static bool read_config(option_reader *reader, const char *path, command_line *line) {
     json_error_t error;
     json_t *const file = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
@@ -351,6 +362,8 @@ static bool read_config(option_reader *reader, const char *path, command_line *l
         return refuse(reader, "--config: %s", error.text);
     if (!json_is_object(file))
         return refuse(reader, "--config %s: an object { \"name\": value, ... } is expected", path);
+    if (json_object_get(file, "model_type"))
+        return refuse_model(reader, path);
     char where[512];
     snprintf(where, sizeof where, "%s: ", path);
     reader->where = where;
