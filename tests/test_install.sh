@@ -24,6 +24,15 @@ done
 # The program runs from the prefix.
 "$prefix/bin/polysketch" --help >"$work/log" || fail "the installed program does not run"
 
+# The pages find their pictures and each other where they lie.
+pages=$(dirname "$(find "$prefix" -name README.md -path '*doc/polysketch/README.md')")
+(cd "$pages" && grep -roE --include='*.md' '\]\([^):#]+\.(md|png|json)[)#]' .) |
+    sed 's/^\(.*\):](\(.*\)[)#]$/\1 \2/' >"$work/links"
+[ -s "$work/links" ] || fail "no link found in $pages"
+while read -r page link; do
+    [ -f "$pages/$(dirname "$page")/$link" ] || fail "$page links to $link, which was not installed"
+done <"$work/links"
+
 # Exports: the header's names on the left, the library's on the right.
 tr '\n;' ' \n' <"$prefix/include/polysketch.h" |
     sed -n 's/.*PSK_API [^(]*[ *]\(psk_[a-z0-9_]*\)(.*/\1/p' | sort >"$work/header"
