@@ -46,18 +46,19 @@ static int on_step(void *user, const psk_task_progress *progress) {
     task_screen *const screen = user;
     const psk_train_options *const run = &screen->settings->run;
     const bool tested = run->eval_every > 0 && progress->step % run->eval_every == 0;
-    char text[256], accuracy[32] = "", left[FORMAT_CAPACITY];
+    char step[160], loss[32], accuracy[32] = "", left[64], text[FORMAT_CAPACITY];
     screen->last = *progress;
     if (progress_due(&screen->line, progress->step == 1 || (tested && progress->step % (10 * run->eval_every) == 0))) {
         double seconds = progress->seconds / (double)progress->step * (double)(progress->steps - progress->step);
         if (run->seconds > 0)
             seconds = fmin(seconds, fmax(0, run->seconds - progress->seconds));
         if (isfinite(progress->accuracy))
-            snprintf(accuracy, sizeof accuracy, "  accuracy %.3f", progress->accuracy);
-        snprintf(text, sizeof text, "%s: step %lld/%lld  loss %.4f%s  %s left", screen->label,
-                 (long long)progress->step, (long long)progress->steps, progress->loss, accuracy,
-                 format_duration(left, seconds));
-        progress_show(&screen->line, text);
+            snprintf(accuracy, sizeof accuracy, "accuracy %.3f  ", progress->accuracy);
+        snprintf(step, sizeof step, "%s: step %lld/%lld  ", screen->label, (long long)progress->step,
+                 (long long)progress->steps);
+        snprintf(loss, sizeof loss, "loss %.4f  ", progress->loss);
+        snprintf(left, sizeof left, "%s left", format_duration(text, seconds));
+        progress_show(&screen->line, (const char *const[]){step, loss, accuracy, left}, 4);
     }
     return stop_requested();
 }

@@ -341,8 +341,9 @@ static void end_on_signals(void) {
 
 /* SentencePiece cannot be stopped, but nothing is written before it is done: the program may end. */
 static int begin_merging(void *user) {
+    static const char *const note[] = {"all is read; making the merges, of which no progress is told"};
     end_on_signals();
-    progress_show(&((progress_meter *)user)->line, "all is read; making the merges, of which no progress is told");
+    progress_show(&((progress_meter *)user)->line, note, 1);
     return stop_requested();
 }
 

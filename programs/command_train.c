@@ -196,28 +196,29 @@ typedef struct train_screen {
     double valid_loss; /* the latest one */
 } train_screen;
 
-static void format_progress(const train_screen *screen, const psk_train_progress *progress, char *text, size_t size) {
-    char rate[FORMAT_CAPACITY], left[FORMAT_CAPACITY], valid[32] = "";
+static void show_progress(train_screen *screen, const psk_train_progress *progress) {
+    char step[64], loss[32], valid[32] = "", rate[64], learning_rate[32], left[64], text[FORMAT_CAPACITY];
+    snprintf(step, sizeof step, "step %lld/%lld  ", (long long)progress->step, (long long)progress->steps);
+    snprintf(loss, sizeof loss, "loss %.4f  ", progress->loss);
     if (isfinite(screen->valid_loss))
-        snprintf(valid, sizeof valid, "  valid %.4f", screen->valid_loss);
-    snprintf(text, size, "step %lld/%lld  loss %.4f%s  lr %.2e  %s tok/s  %s left", (long long)progress->step,
-             (long long)progress->steps, progress->loss, valid, progress->learning_rate,
-             format_count(rate, progress->tokens_per_second), format_duration(left, progress->seconds_left));
+        snprintf(valid, sizeof valid, "valid %.4f  ", screen->valid_loss);
+    snprintf(learning_rate, sizeof learning_rate, "lr %.2e  ", progress->learning_rate);
+    snprintf(rate, sizeof rate, "%s tok/s  ", format_count(text, progress->tokens_per_second));
+    snprintf(left, sizeof left, "%s left", format_duration(text, progress->seconds_left));
+    progress_show(&screen->line, (const char *const[]){step, loss, valid, learning_rate, rate, left}, 6);
 }
 
 static int on_progress(void *user, const psk_train_progress *progress) {
     train_screen *const screen = user;
     const bool evaluated = isfinite(progress->valid_loss) && progress->valid_loss != screen->valid_loss;
     const bool computed = isfinite(progress->tokens_per_second), first = !isfinite(screen->last.tokens_per_second);
-    char text[256];
     if (isfinite(progress->valid_loss))
         screen->valid_loss = progress->valid_loss;
     screen->last = *progress;
     if (progress->note)
         progress_note(&screen->line, progress->note);
     if (computed && progress_due(&screen->line, first || evaluated)) {
-        format_progress(screen, progress, text, sizeof text);
-        progress_show(&screen->line, text);
+        show_progress(screen, progress);
     }
     return stop_requested();
 }

@@ -124,9 +124,23 @@ static size_t terminal_columns(void) {
     return size.ws_col;
 }
 
-void progress_show(progress_line *line, const char *text) {
+/* The first `kept` parts and the last one. */
+static void join_parts(char *text, size_t size, const char *const *parts, int kept, int count) {
+    size_t used = 0;
+    for (int i = 0; i < count; i++)
+        if (i < kept || i + 1 == count)
+            used += (size_t)snprintf(text + used, used < size ? size - used : 0, "%s", parts[i]);
+}
+
+void progress_show(progress_line *line, const char *const *parts, int count) {
+    char text[512];
+    const size_t columns = line->terminal ? terminal_columns() : sizeof text;
+    int kept = count - 1;
+    join_parts(text, sizeof text, parts, kept, count);
+    while (kept > 1 && strlen(text) >= columns)
+        join_parts(text, sizeof text, parts, --kept, count);
     if (line->terminal) /* one column stays free, or the line would wrap and could not be rewritten */
-        fprintf(stderr, "\r\033[K%.*s", (int)terminal_columns() - 1, text);
+        fprintf(stderr, "\r\033[K%.*s", (int)columns - 1, text);
     else
         fprintf(stderr, "%s\n", text);
     line->shown = true;
@@ -149,15 +163,15 @@ int meter_progress(void *user, int64_t done, int64_t total) {
     if (progress_due(&meter->line, last && meter->line.shown)) {
         const double elapsed = seconds_now() - meter->line.started;
         const double rate = elapsed > 0 ? (double)(done - meter->before) / elapsed : 0;
-        char text[256], part[16] = "", count[FORMAT_CAPACITY], speed[FORMAT_CAPACITY], left[FORMAT_CAPACITY];
+        char verb[160], count[96], speed[64], left[64] = "", text[FORMAT_CAPACITY];
+        snprintf(verb, sizeof verb, known ? "%s: %3.0f %%, " : "%s: ", meter->verb,
+                 100.0 * (double)done / (double)total);
+        snprintf(count, sizeof count, "%s %s, ", format_count(text, (double)done), meter->unit);
+        snprintf(speed, sizeof speed, "%s/s%s", format_count(text, rate), known ? ", " : "");
         if (known)
-            snprintf(part, sizeof part, "%3.0f %%, ", 100.0 * (double)done / (double)total);
-        snprintf(text, sizeof text, "%s: %s%s %s, %s/s%s%s", meter->verb, part, format_count(count, (double)done),
-                 meter->unit, format_count(speed, rate), known ? ", " : "",
-                 known ? format_duration(left, rate > 0 ? (double)(total - done) / rate : -1) : "");
-        if (known)
-            strcat(text, " left");
-        progress_show(&meter->line, text);
+            snprintf(left, sizeof left, "%s left",
+                     format_duration(text, rate > 0 ? (double)(total - done) / rate : -1));
+        progress_show(&meter->line, (const char *const[]){verb, count, speed, left}, known ? 4 : 3);
     }
     return stop_requested();
 }

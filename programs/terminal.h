@@ -40,7 +40,9 @@ typedef struct progress_line {
 progress_line progress_start(void);
 /* Is it time to say something? `important`: yes, also in a log. */
 bool progress_due(progress_line *line, bool important);
-void progress_show(progress_line *line, const char *text);
+/* The parts make one line. Where a terminal has no room for all of it, those before the last are left out, from the
+ * right, but for the first. */
+void progress_show(progress_line *line, const char *const *parts, int count);
 /* A line that stays, above the one in progress. */
 void progress_note(progress_line *line, const char *text);
 void progress_end(progress_line *line); /* leaves the last line standing */
