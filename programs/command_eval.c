@@ -205,7 +205,9 @@ static exit_code run(eval_settings *settings) {
     char path[PATH_CAPACITY];
     if (!record_begin("eval", settings->json) || (settings->plot && !can_write("eval", settings->plot)))
         return EXIT_FAILED;
-    const char *const folder = model_folder(settings->model, path);
+    const char *const folder = find_model("eval", settings->model, path);
+    if (!folder)
+        return EXIT_FAILED;
     psk_status status = device_options_create(&settings->device, &device);
     if (status == PSK_OK)
         status = psk_model_load(device, folder, &model);
@@ -240,7 +242,7 @@ exit_code command_eval(int argc, char **argv) {
     psk_eval_options *const text = &settings.run;
     psk_choice_options *const choices = &settings.choices;
     const command_option both[] = {
-        {"model", OPTION_TEXT, "DIR", "a model folder or a run", .target = &settings.model, .required = true},
+        {"model", OPTION_TEXT, "DIR", MODEL_HELP, .target = &settings.model, .required = true},
         {"context", OPTION_LENGTH, NULL, "tokens a window; of a question with its choice", .target = &text->context,
          .low = 1, .high = 1 << 30, .fallback = "the model's"},
         {"batch-size", OPTION_COUNT, "N", "windows or choices at once", .target = &text->batch_size, .low = 1,

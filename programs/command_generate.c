@@ -117,7 +117,7 @@ exit_code command_generate(int argc, char **argv) {
                                   .sampling = sampling_options_default(),
                                   .device = device_options_default()};
     const command_option text[] = {
-        {"model", OPTION_TEXT, "DIR", "a model folder or a run", .target = &settings.model, .required = true},
+        {"model", OPTION_TEXT, "DIR", MODEL_HELP, .target = &settings.model, .required = true},
         {"prompt", OPTION_TEXT, "TEXT", "what the text begins with", .target = &settings.prompt},
         {"prompt-file", OPTION_TEXT, "FILE", "the same from a file; - or nothing at all: from standard input",
          .target = &settings.prompt_file},

@@ -38,7 +38,9 @@ static void print_warnings(const psk_prepare_result *result) {
 
 /* A command that works with what is there: small texts need a shorter context than train's own, and with nothing held
  * out it must not evaluate. */
-static void print_next(const char *output, const psk_prepare_result *result) {
+static void print_next(const char *folder, const psk_prepare_result *result) {
+    char quoted[QUOTED_CAPACITY];
+    const char *const output = format_quoted(quoted, folder);
     const int64_t longest = result->train_tokens - 1;
     if (longest < 1) {
         printf("next: polysketch eval --model RUN --data %s\n", output);

@@ -349,7 +349,7 @@ static int begin_merging(void *user) {
 
 static exit_code train(const psk_tokenizer_train_options *options) {
     static const char command[] = "tokenizer train";
-    char took[FORMAT_CAPACITY];
+    char took[FORMAT_CAPACITY], output[QUOTED_CAPACITY];
     psk_tokenizer *tokenizer;
     const double start = seconds_now();
     const psk_status status = psk_tokenizer_train(options);
@@ -362,7 +362,7 @@ static exit_code train(const psk_tokenizer_train_options *options) {
     printf("%s, %lld tokens, in %s (%s)\n", psk_tokenizer_name(tokenizer),
            (long long)psk_tokenizer_vocab_size(tokenizer), options->output,
            format_duration(took, seconds_now() - start));
-    printf("next: polysketch prepare TEXT --tokenizer %s --output tokens\n", options->output);
+    printf("next: polysketch prepare TEXT --tokenizer %s --output tokens\n", format_quoted(output, options->output));
     psk_tokenizer_free(tokenizer);
     return end_output(command);
 }

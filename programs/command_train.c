@@ -100,7 +100,12 @@ static exit_code read_settings(train_settings *settings, int argc, char **argv, 
 /* The settings of a run that goes on: those it was started with, below what the command line says now. */
 static exit_code read_resumed(train_settings *settings, int argc, char **argv, command_line *line, bool *go_on) {
     psk_train_options saved;
+    char path[PATH_CAPACITY];
     *go_on = false;
+    if (!path_join(path, settings->run.output, "options.json") || !path_exists(path)) {
+        say_error("train", "--resume: %s holds no run, for it has no options.json", settings->run.output);
+        return EXIT_FAILED;
+    }
     const psk_status status = psk_train_options_read(settings->run.output, &saved, settings->data, PATH_CAPACITY);
     if (status != PSK_OK)
         return say_status("train", status);
@@ -124,6 +129,14 @@ static exit_code check_settings(const train_settings *settings) {
         return EXIT_DONE;
     say_error("train", "%s is missing", missing);
     fprintf(stderr, "'polysketch train --help' tells what there is\n");
+    return EXIT_USAGE;
+}
+
+static exit_code check_rates(const psk_train_options *run) {
+    if (run->min_learning_rate <= run->learning_rate)
+        return EXIT_DONE;
+    say_error("train", "--min-learning-rate is %g, above --learning-rate, %g: lower it too", run->min_learning_rate,
+              run->learning_rate);
     return EXIT_USAGE;
 }
 
@@ -232,23 +245,40 @@ static void print_model(const psk_model *model, const psk_device *device) {
             psk_precision_name(psk_device_precision(device)), psk_device_description(device));
 }
 
+static void print_next(const psk_train_options *run) {
+    char path[PATH_CAPACITY], output[QUOTED_CAPACITY], data[QUOTED_CAPACITY];
+    const bool best = path_join(path, run->output, "best") && path_exists(path);
+    format_quoted(output, run->output);
+    printf("the model (%slast), its checkpoints and metrics.jsonl are in %s\n"
+           "next: polysketch eval --model %s --data %s\n"
+           "      polysketch generate --model %s --prompt 'It was'\n"
+           "      polysketch plot %s --output loss.png\n",
+           best ? "best, " : "", run->output, output, format_quoted(data, run->data), output, output);
+}
+
+/* Also where memory lacks: what to do. */
+static exit_code say_failure(psk_status status) {
+    const exit_code code = say_status("train", status);
+    if (status == PSK_ERROR_MEMORY)
+        fprintf(stderr, "a smaller --batch-size or --context takes less, and so does --recompute; --dry-run tells how "
+                        "much, by what it is for\n");
+    return code;
+}
+
 static exit_code finish(const train_settings *settings, const train_screen *screen, psk_status status) {
     const psk_train_options *const run = &settings->run;
     const psk_train_progress *const last = &screen->last;
     char tokens[FORMAT_CAPACITY], time[FORMAT_CAPACITY];
     if (status != PSK_OK)
-        return say_status("train", status);
+        return say_failure(status);
     printf("%lld steps, %s tokens in %s", (long long)last->step, format_count(tokens, (double)last->tokens),
            format_duration(time, last->seconds));
     if (isfinite(last->loss)) /* not in a run that was over, and has no metrics.jsonl any more */
         printf(": loss %.4f", last->loss);
     if (isfinite(last->best_valid_loss))
         printf(", best valid loss %.4f", last->best_valid_loss);
-    printf("\nthe model (best, last), its checkpoints and metrics.jsonl are in %s\n"
-           "next: polysketch eval --model %s --data %s\n"
-           "      polysketch generate --model %s --prompt 'It was'\n"
-           "      polysketch plot %s --output loss.png\n",
-           run->output, run->output, run->data, run->output, run->output);
+    putchar('\n');
+    print_next(run);
     return EXIT_DONE;
 }
 
@@ -268,7 +298,7 @@ static exit_code run_training(const train_settings *settings, const psk_model_co
         progress_end(&screen.line);
         code = finish(settings, &screen, status);
     } else
-        code = say_status("train", status);
+        code = say_failure(status);
     psk_model_free(model);
     psk_device_free(device);
     return code;
@@ -288,7 +318,7 @@ exit_code command_train(int argc, char **argv) {
         go_on = (code = check_settings(&settings)) == EXIT_DONE;
     if (go_on && settings.run.resume)
         code = read_resumed(&settings, argc, argv, &line, &go_on);
-    if (go_on)
+    if (go_on && (code = check_rates(&settings.run)) == EXIT_DONE)
         code = make_config(&settings, &config);
     if (go_on && code == EXIT_DONE)
         code = settings.dry_run ? print_memory(&settings, &config) : run_training(&settings, &config);

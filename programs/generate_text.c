@@ -18,10 +18,8 @@
 /* ------------------------------------------------------------------------------------------------------ open, close
  */
 
-static psk_status open_objects(generation *g) {
+static psk_status open_objects(generation *g, const char *folder) {
     const generate_settings *const settings = g->settings;
-    char path[PATH_CAPACITY];
-    const char *const folder = model_folder(settings->model, path);
     psk_status status = device_options_create(&settings->device, &g->device);
     if (status == PSK_OK)
         status = psk_model_load(g->device, folder, &g->model);
@@ -42,11 +40,16 @@ static psk_status open_objects(generation *g) {
 }
 
 bool generation_open(generation *g, const generate_settings *settings, exit_code *code) {
+    char path[PATH_CAPACITY];
     *g = (generation){.settings = settings, .terminal = isatty(STDOUT_FILENO) != 0};
     *code = EXIT_USAGE;
     if (!sampling_options_take(&settings->sampling, g->biases, &g->sampling))
         return false;
-    *code = say_status("generate", open_objects(g));
+    *code = EXIT_FAILED;
+    const char *const folder = find_model("generate", settings->model, path);
+    if (!folder)
+        return false;
+    *code = say_status("generate", open_objects(g, folder));
     if (*code != EXIT_DONE)
         return false;
     g->logits = malloc((size_t)g->V * sizeof *g->logits);

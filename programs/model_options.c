@@ -1,5 +1,7 @@
 #include "model_options.h"
 
+#include "terminal.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -188,4 +190,18 @@ const char *model_folder(const char *folder, char path[PATH_CAPACITY]) {
         if (path_join(path, folder, places[i]) && path_exists(path))
             return path;
     return folder;
+}
+
+const char *find_model(const char *command, const char *folder, char path[PATH_CAPACITY]) {
+    char config[PATH_CAPACITY];
+    const char *const found = model_folder(folder, path);
+    if (path_join(config, found, "config.json") && path_exists(config))
+        return found;
+    if (!path_exists(folder))
+        say_error(command, "--model: %s is not there", folder);
+    else if (path_join(config, folder, ".") && path_exists(config))
+        say_error(command, "--model: %s is not a model folder, for it has no config.json", found);
+    else
+        say_error(command, "--model: %s is a file: give the folder of a model, or that of a run", folder);
+    return NULL;
 }

@@ -60,5 +60,8 @@ bool path_join(char path[PATH_CAPACITY], const char *folder, const char *name);
 bool path_exists(const char *path);
 /* Of a run folder the best checkpoint, or the last if nothing was held out; any other folder itself. */
 const char *model_folder(const char *folder, char path[PATH_CAPACITY]);
+/* The same for a --model that is to be read; NULL with an error said if there is none. */
+const char *find_model(const char *command, const char *folder, char path[PATH_CAPACITY]);
+#define MODEL_HELP "a model folder, or a run: its best weights, or the last where nothing was held out"
 
 #endif

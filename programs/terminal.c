@@ -103,6 +103,20 @@ const char *format_time_short(char *text, double seconds) {
     return text;
 }
 
+const char *format_quoted(char text[QUOTED_CAPACITY], const char *word) {
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=:,./@%";
+    size_t used = 0;
+    if (*word && !word[strspn(word, plain)]) {
+        snprintf(text, QUOTED_CAPACITY, "%s", word);
+        return text;
+    }
+    text[used++] = '\'';
+    for (; *word && used + 6 < QUOTED_CAPACITY; word++)
+        used += (size_t)snprintf(text + used, 5, *word == '\'' ? "'\\''" : "%c", *word);
+    snprintf(text + used, 2, "'");
+    return text;
+}
+
 progress_line progress_start(void) {
     const double now = seconds_now();
     const bool terminal = isatty(STDERR_FILENO) != 0;

@@ -30,6 +30,10 @@ const char *format_duration(char *text, double seconds);   /* "42 s", "3:05 min"
 const char *format_length(char *text, int64_t length);     /* "512", "2k": 1024 is a k */
 const char *format_time_short(char *text, double seconds); /* "1.23 ms" */
 
+/* A word as a shell reads it, in quotes where it needs them; cut if it is longer. */
+#define QUOTED_CAPACITY 4200
+const char *format_quoted(char text[QUOTED_CAPACITY], const char *word);
+
 /* A line of progress on stderr. On a terminal it is rewritten in place, at most some times a second; in a log a plain
  * line comes out now and then. */
 typedef struct progress_line {

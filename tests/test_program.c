@@ -35,6 +35,8 @@ static const char *const wrong_usage[][2] = {
      "polysketch train: --data needs a value (one that begins with -- is given as --data=VALUE)"},
     {"train --step 5", "polysketch train: no option '--step' (did you mean '--steps'?)"},
     {"train --learningrate=1", "polysketch train: no option '--learningrate' (did you mean '--learning-rate'?)"},
+    {"train --data d --output r --learning-rate 1e-5",
+     "polysketch train: --min-learning-rate is 0.0001, above --learning-rate, 1e-05: lower it too"},
     {"train --frobnicate", "polysketch train: no option '--frobnicate'"},
     {"train --no-steps", "polysketch train: no option '--no-steps'"},
     {"train -x", "polysketch train: no option '-x': options begin with two dashes"},
@@ -93,11 +95,15 @@ static void test_failures(void **state) {
     expect_run("train --data nowhere --output r", 1);
     EXPECT_IN("err", "nowhere has no train-00000.psk", "polysketch prepare");
     expect_run("train --output nowhere --resume", 1);
-    EXPECT_IN("err", "nowhere");
+    EXPECT_IN("err", "--resume: nowhere holds no run, for it has no options.json");
     expect_run("eval --model nowhere --data nowhere", 1);
     EXPECT_IN("err", "polysketch eval: ", "nowhere");
     expect_run("generate --model nowhere --prompt x", 1);
-    EXPECT_IN("err", "polysketch generate: ", "nowhere");
+    EXPECT_IN("err", "polysketch generate: --model: nowhere is not there");
+    expect_run("generate --model . --prompt x", 1);
+    EXPECT_IN("err", "polysketch generate: --model: . is not a model folder, for it has no config.json");
+    expect_run("eval --model err --data x", 1);
+    EXPECT_IN("err", "polysketch eval: --model: err is a file: give the folder of a model, or that of a run");
     expect_run("plot nowhere --output x.png", 1);
     EXPECT_IN("err", "polysketch plot: ", "nowhere");
     expect_run("info nowhere", 1);
@@ -254,6 +260,25 @@ static void test_undefined_figures(void **state) {
     text = read_text("out");
     assert_null(strstr(text, "nan"));
     psk_free(text);
+}
+
+/* What to type next works for names with spaces too, and is not said of what is not there. */
+static void test_next(void **state) {
+    (void)state;
+    expect_run("prepare story.txt --output 'all tokens' --valid 0", 0);
+    EXPECT_IN("out", "next: polysketch train --data 'all tokens' --output run --eval-every 0\n");
+    expect_run(
+        "train --data 'all tokens' --output 'it'\\''s a run' --eval-every 0 --steps 2 --batch-size 2 " SMALL_MODEL, 0);
+    EXPECT_IN("out", "the model (last), ", "polysketch eval --model 'it'\\''s a run' --data 'all tokens'\n");
+}
+
+/* How much memory was asked for, here more than there are addresses, and what asks for less. */
+static void test_too_large(void **state) {
+    (void)state;
+    assert_int_equal(setenv("ASAN_OPTIONS", "allocator_may_return_null=1", 1), 0);
+    expect_run("train --data tokens --output large --batch-size 1M " SMALL_MODEL "--context 4k --layers 64", 1);
+    assert_int_equal(unsetenv("ASAN_OPTIONS"), 0);
+    EXPECT_IN("err", " TiB) for ", "a smaller --batch-size", "--recompute", "--dry-run");
 }
 
 /* Softmax sees all keys until a local part is named; a run goes on as it began. */
@@ -643,6 +668,8 @@ int main(void) {
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_chain),
         cmocka_unit_test(test_undefined_figures),
+        cmocka_unit_test(test_next),
+        cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_local_only),
         cmocka_unit_test(test_best),
         cmocka_unit_test(test_questions),

@@ -45,13 +45,21 @@ static void ask_for_huge_pages(void *block, size_t bytes) {
 #endif
 }
 
+static psk_status out_of_memory(size_t bytes, const char *what) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double amount = (double)bytes;
+    size_t unit = 0;
+    for (; amount >= 1024; unit++)
+        amount /= 1024;
+    return psk_fail(PSK_ERROR_MEMORY, "out of memory: %zu bytes (%.1f %s) for %s", bytes, amount, units[unit], what);
+}
+
 psk_status psk_alloc(size_t bytes, const char *what, void **out) {
     *out = NULL;
     /* The exact size, not rounded up, so that address sanitizers see the first byte past the end. */
     if (bytes > PTRDIFF_MAX || psk_alloc_fails() || posix_memalign(out, PSK_ALIGNMENT, bytes ? bytes : 1) != 0) {
         *out = NULL;
-        return psk_fail(PSK_ERROR_MEMORY, "out of memory: %zu bytes (%.1f MiB) for %s", bytes,
-                        (double)bytes / (1024.0 * 1024.0), what);
+        return out_of_memory(bytes, what);
     }
     ask_for_huge_pages(*out, bytes);
     return PSK_OK;

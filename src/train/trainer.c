@@ -89,7 +89,8 @@ static psk_status open_data(trainer *t) {
     PSK_TRY(psk_dataset_open(options->data, "valid", &t->valid));
     if (psk_window_count(&t->valid, options->context) == 0)
         return psk_fail(PSK_ERROR_ARGUMENT,
-                        "%s has nothing to evaluate on: prepare it with a valid fraction above 0, or set eval_every 0",
+                        "%s has nothing to evaluate on: prepare it with a valid fraction above 0, or evaluate never "
+                        "(eval_every 0: --eval-every 0)",
                         options->data);
     return PSK_OK;
 }
@@ -403,7 +404,7 @@ static psk_status run(trainer *t) {
         return PSK_OK;
     return psk_fail(PSK_ERROR_INTERRUPTED,
                     "stopped after step %" PRId64 " of %" PRId64 ", everything is saved; continue with: polysketch "
-                    "train --resume --output %s",
+                    "train --resume --output '%s'",
                     t->state.step, t->options->steps, t->options->output);
 }
 
