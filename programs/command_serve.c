@@ -198,7 +198,6 @@ static exit_code run(serving *server) {
     if (!start_engine(server) || !start_http(server, &port))
         return EXIT_FAILED;
     stop_on_signals();
-    stop_on_hangup();
     signal(SIGPIPE, SIG_IGN);
     say_hello(server, port);
     serve(server);
@@ -235,7 +234,7 @@ exit_code command_serve(int argc, char **argv) {
                         .drain_seconds = 30,
                         .device = device_options_default()};
     const command_option model[] = {
-        {"model", OPTION_TEXT, "DIR", "a model folder or a run", .target = &s.model, .required = true},
+        {"model", OPTION_TEXT, "DIR", MODEL_HELP, .target = &s.model, .required = true},
         {"name", OPTION_TEXT, "NAME", "of the model, as clients know it", .target = &s.name,
          .fallback = "the last part of DIR"},
     };

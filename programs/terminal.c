@@ -229,12 +229,6 @@ void stop_on_signals(void) {
     handle_hangup(on_signal);
 }
 
-void stop_on_hangup(void) {
-    struct sigaction before;
-    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-        handle_signal(SIGHUP, on_signal, (int)(SA_RESETHAND | SA_RESTART));
-}
-
 void stop_on_every_interrupt(void) {
     handle_signal(SIGINT, on_signal, SA_RESTART);
     handle_signal(SIGTERM, SIG_DFL, 0);

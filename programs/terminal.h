@@ -62,8 +62,6 @@ int meter_progress(void *user, int64_t done, int64_t total);
 /* Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) from now on set a flag; a second Ctrl-C or SIGTERM ends the
  * program at once. SIGHUP stays ignored where it was, as under nohup. */
 void stop_on_signals(void);
-/* A closed terminal (SIGHUP) does so, too, unless it was to be ignored (nohup). */
-void stop_on_hangup(void);
 bool stop_requested(void);
 
 /* What the first of these signals puts on stderr at once, however long it takes until somebody asks for the flag. */
