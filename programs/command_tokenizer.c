@@ -14,14 +14,6 @@
 #define LEAST_SECONDS 0.5 /* of --time */
 #define MOST_ROUNDS   1000
 
-/* All output is written, or why not is said. */
-static exit_code end_output(const char *command) {
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return EXIT_DONE;
-    say_error(command, "cannot write: %s", strerror(errno));
-    return EXIT_FAILED;
-}
-
 static exit_code load(const char *command, const char *path, psk_tokenizer **tokenizer) {
     return say_status(command, psk_tokenizer_load(path, tokenizer));
 }
@@ -124,8 +116,6 @@ static exit_code tokenizer_info(int argc, char **argv) {
         if (!list)
             print_info(tokenizer);
         code = list ? say_status(usage.command, list_tokens(tokenizer)) : EXIT_DONE;
-        if (code == EXIT_DONE)
-            code = end_output(usage.command);
     }
     psk_tokenizer_free(tokenizer);
     options_free(&line);
@@ -172,7 +162,7 @@ static exit_code print_speed(const char *command, const psk_tokenizer *tokenizer
         "median of %d\n",
         size, (long long)count, count ? (double)size / (double)count : 0, rate(size, first), rate(size, seconds[0]),
         rate(size, seconds[rounds / 2]), rounds);
-    return end_output(command);
+    return EXIT_DONE;
 }
 
 static exit_code print_tokens(const char *command, const psk_tokenizer *tokenizer, const char *text, size_t size) {
@@ -185,7 +175,7 @@ static exit_code print_tokens(const char *command, const psk_tokenizer *tokenize
         printf("%s%ld", i ? " " : "", (long)tokens[i]);
     putchar('\n');
     psk_buffer_free(tokens);
-    return end_output(command);
+    return EXIT_DONE;
 }
 
 static exit_code tokenizer_encode(int argc, char **argv) {
@@ -288,7 +278,7 @@ static exit_code print_text(const char *command, const psk_tokenizer *tokenizer,
         return say_status(command, status);
     fwrite(text, 1, size, stdout);
     psk_buffer_free(text);
-    return end_output(command);
+    return EXIT_DONE;
 }
 
 static exit_code tokenizer_decode(int argc, char **argv) {
@@ -364,7 +354,7 @@ static exit_code train(const psk_tokenizer_train_options *options) {
            format_duration(took, seconds_now() - start));
     printf("next: polysketch prepare TEXT --tokenizer %s --output tokens\n", format_quoted(output, options->output));
     psk_tokenizer_free(tokenizer);
-    return end_output(command);
+    return EXIT_DONE;
 }
 
 static exit_code tokenizer_train(int argc, char **argv) {
