@@ -230,9 +230,8 @@ static int on_progress(void *user, const psk_train_progress *progress) {
     screen->last = *progress;
     if (progress->note)
         progress_note(&screen->line, progress->note);
-    if (computed && progress_due(&screen->line, first || evaluated)) {
+    if (computed && progress_due(&screen->line, first || evaluated))
         show_progress(screen, progress);
-    }
     return stop_requested();
 }
 
