@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int enter(void **state) {
@@ -235,7 +236,14 @@ static void a_folder_is_claimed_once(void **state) {
     psk_release_folder(second);
     psk_release_folder(first);
     PSK_TEST_OK(psk_claim_folder(here->folder, &second));
+    const pid_t child = fork(); /* has the descriptor for as long as it lives */
+    if (child == 0)
+        for (;;)
+            pause();
     psk_release_folder(second);
+    PSK_TEST_OK(psk_claim_folder(here->folder, &first));
+    psk_release_folder(first);
+    assert_true(child > 0 && kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
     PSK_TEST_FAILS(psk_claim_folder(here->path, &first), PSK_ERROR_FILE, here->path, "No such file");
     expect_entries(here->folder, 0);
 }

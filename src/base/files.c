@@ -243,8 +243,8 @@ psk_status psk_write_file(const char *path, const void *data, size_t bytes) {
 
 static psk_status sync_folder(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return psk_file_error(path, "open the folder");
+    if (fd < 0) /* EACCES: one that may be written but not read, which nobody but its owner can sync */
+        return errno == EACCES ? PSK_OK : psk_file_error(path, "open the folder");
     psk_status status = PSK_OK;
     if (fsync(fd) != 0 && errno != EINVAL) /* EINVAL: a file system that has no such thing */
         status = psk_file_error(path, "sync the folder");
@@ -291,8 +291,10 @@ psk_status psk_claim_folder(const char *path, int *claim) {
 }
 
 void psk_release_folder(int claim) {
-    if (claim >= 0)
-        close(claim);
+    if (claim < 0)
+        return;
+    flock(claim, LOCK_UN); /* a child that was forked meanwhile has the descriptor too */
+    close(claim);
 }
 
 psk_status psk_make_folders(const char *path) {

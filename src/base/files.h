@@ -42,8 +42,8 @@ psk_status psk_remove_tree(const char *path);            /* a folder and its con
 psk_status psk_rename(const char *from, const char *to); /* and fsync of the folder */
 
 /* *claim: this folder is ours alone until psk_release_folder. FILE if another process, or another call of this one, has
- * it. The system keeps the claim, so none outlives its process; on a file system that knows none, everybody gets one.
- */
+ * it. The system keeps the claim until the process and what it forked have ended; on a file system that has no such
+ * locks everybody gets one. */
 psk_status psk_claim_folder(const char *path, int *claim);
 void psk_release_folder(int claim); /* accepts -1: none */
 
