@@ -220,8 +220,8 @@ static float real_value(const psk_model_config *config, size_t i) {
     return *(const float *)(const void *)((const char *)config + psk_config_reals[i].offset);
 }
 
-/* Scores of LayerNormed rows reach h, weights h^p: a sum of tens of thousands of them has to fit a float. */
-#define PSK_MOST_WEIGHT_BITS 112
+/* Scores of LayerNormed rows reach h, weights h^p: a sum of some hundred of them has to fit a float. */
+#define PSK_MOST_WEIGHT_BITS 120
 
 static psk_status check_degree(const psk_attention_config *attention, int64_t h) {
     const bool powers = attention->mechanism == PSK_POLYNOMIAL || attention->mechanism == PSK_POLYSKETCH;
