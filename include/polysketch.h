@@ -433,10 +433,11 @@ typedef struct psk_tokenizer_train_options {
                               each character of the text (but the rarest, 5 in 10,000 of it): so many at least */
     int64_t max_bytes;     /* how much of the text, from its beginning, is looked at; 0: all. It is held in memory */
     psk_progress progress; /* bytes of the files read. NULL: none */
-    int (*merging)(void *user); /* called when all is read and the merges are to be made, which takes longest, tells no
-                                   progress and cannot be stopped: until it is over nothing is written, so the process
-                                   may be ended. Non-zero: not to begin (INTERRUPTED). NULL: none */
-    void *user;                 /* of both */
+    /* Called with 0 when all is read and the merges are to be made, which takes longest, tells no progress and cannot
+     * be stopped: nothing is written yet, so the process may be ended; with 1 when they are made and the files come
+     * next. Non-zero: go no further (INTERRUPTED). NULL: none */
+    int (*merging)(void *user, int made);
+    void *user; /* of both */
 } psk_tokenizer_train_options;
 /* What `polysketch tokenizer train --help` shows; inputs and output are NULL. */
 PSK_API psk_tokenizer_train_options psk_tokenizer_train_options_default(void);

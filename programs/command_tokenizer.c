@@ -5,7 +5,6 @@
 #include "terminal.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -319,19 +318,13 @@ static exit_code tokenizer_decode(int argc, char **argv) {
 /* ------------------------------------------------------------------------------------------------------------- train
  */
 
-/* As if no signal had been asked for; one that is ignored stays so. */
-static void end_on_signals(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        struct sigaction action;
-        if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
-            signal(numbers[i], SIG_DFL);
-    }
-}
-
-/* SentencePiece cannot be stopped, but nothing is written before it is done: the program may end. */
-static int begin_merging(void *user) {
+/* SentencePiece cannot be stopped, but nothing is written before it is done: until then a signal ends the program. */
+static int on_merging(void *user, int made) {
     static const char *const note[] = {"all is read; making the merges, of which no progress is told"};
+    if (made) {
+        stop_on_signals();
+        return 0;
+    }
     end_on_signals();
     progress_show(&((progress_meter *)user)->line, note, 1);
     return stop_requested();
@@ -396,7 +389,7 @@ static exit_code tokenizer_train(int argc, char **argv) {
         options.input_count = (int64_t)line.operand_count;
         options.format = (psk_text_format)format;
         options.progress = meter_progress;
-        options.merging = begin_merging;
+        options.merging = on_merging;
         options.user = &meter;
         stop_on_signals();
         code = train(&options);

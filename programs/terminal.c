@@ -1,10 +1,12 @@
 #include "terminal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -30,8 +32,9 @@ bool can_write(const char *command, const char *path) {
         return false;
     }
     fclose(file);
-    if (!existed)
-        remove(path);
+    char made[PATH_MAX]; /* not the link that led to it */
+    if (!existed && realpath(path, made))
+        remove(made);
     return true;
 }
 
@@ -222,11 +225,23 @@ static void handle_hangup(void (*handler)(int)) {
         handle_signal(SIGHUP, handler, SA_RESTART);
 }
 
+/* What comes next finds the default action: the end. */
+static void on_first_signal(int number) {
+    on_signal(number);
+    handle_signal(SIGINT, SIG_DFL, 0);
+    handle_signal(SIGTERM, SIG_DFL, 0);
+}
+
 void stop_on_signals(void) {
-    const int flags = (int)(SA_RESETHAND | SA_RESTART); /* the second one finds the default action: the end */
-    handle_signal(SIGINT, on_signal, flags);
-    handle_signal(SIGTERM, on_signal, flags);
-    handle_hangup(on_signal);
+    handle_signal(SIGINT, on_first_signal, SA_RESTART);
+    handle_signal(SIGTERM, on_first_signal, SA_RESTART);
+    handle_hangup(on_first_signal);
+}
+
+void end_on_signals(void) {
+    handle_signal(SIGINT, SIG_DFL, 0);
+    handle_signal(SIGTERM, SIG_DFL, 0);
+    handle_hangup(SIG_DFL);
 }
 
 void stop_on_every_interrupt(void) {

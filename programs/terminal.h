@@ -59,10 +59,12 @@ typedef struct progress_meter {
 } progress_meter;
 int meter_progress(void *user, int64_t done, int64_t total);
 
-/* Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) from now on set a flag; a second Ctrl-C or SIGTERM ends the
- * program at once. SIGHUP stays ignored where it was, as under nohup. */
+/* Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) from now on set a flag; a Ctrl-C or SIGTERM after any of them
+ * ends the program at once. SIGHUP stays ignored where it was, as under nohup. */
 void stop_on_signals(void);
 bool stop_requested(void);
+/* As if no signal had been asked for: each ends the program, but for a SIGHUP that is ignored. */
+void end_on_signals(void);
 
 /* What the first of these signals puts on stderr at once, however long it takes until somebody asks for the flag. */
 void stop_notice(const char *text);

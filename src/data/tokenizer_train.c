@@ -68,10 +68,13 @@ static psk_status stopped(void) {
     return psk_fail(PSK_ERROR_INTERRUPTED, "the training of a tokenizer was stopped");
 }
 
+static psk_status tell_merging(const psk_tokenizer_train_options *options, int made) {
+    return options->merging && options->merging(options->user, made) ? stopped() : PSK_OK;
+}
+
 /* After the last line, where the library goes on by itself. */
 static psk_status end_reading(const line_reader *r) {
-    const psk_tokenizer_train_options *const options = r->options;
-    return r->consumed > 0 && options->merging && options->merging(options->user) ? stopped() : PSK_OK;
+    return r->consumed > 0 ? tell_merging(r->options, 0) : PSK_OK;
 }
 
 /* The next block's text; *end where there is none, or enough was read. */
@@ -173,6 +176,8 @@ static psk_status train(const psk_tokenizer_train_options *options) {
     psk_status status = open_reader(r);
     if (status == PSK_OK)
         status = psk_sentencepiece_train(options->vocab_size, next_line, r, &model, &size);
+    if (status == PSK_OK)
+        status = tell_merging(options, 1);
     if (status == PSK_OK)
         status = keep(model, size, options->output);
     psk_free(model);
