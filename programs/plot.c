@@ -3,6 +3,7 @@
 #include "terminal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
@@ -184,8 +185,23 @@ static bool check_picture(const char *command, const char *path, const char *pic
     return false;
 }
 
+/* target: the file that `path` leads to; picture: a file beside it, to be drawn first, or the same where none can be
+ * made. */
+static void name_picture(const char *path, char target[PATH_MAX], char picture[PATH_MAX]) {
+    const bool there = realpath(path, target), link = !there && readlink(path, picture, 1) >= 0;
+    if (!there)
+        snprintf(target, PATH_MAX, "%s", path);
+    const int length = snprintf(picture, PATH_MAX, "%s.tmp.%ld", target, (long)getpid());
+    const bool fits = !link && length < PATH_MAX; /* a link to nothing yet: through it */
+    const int file = fits ? open(picture, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    if (file >= 0)
+        close(file);
+    else
+        snprintf(picture, PATH_MAX, "%s", target);
+}
+
 bool plot_draw(const char *command, const char *path, const plot_axes *axes, const plot_series *series, size_t count) {
-    char picture[PATH_MAX];
+    char target[PATH_MAX], picture[PATH_MAX];
     bool any = false;
     for (size_t s = 0; s < count; s++)
         any = any || series[s].count > 0;
@@ -195,16 +211,14 @@ bool plot_draw(const char *command, const char *path, const plot_axes *axes, con
     }
     if (!can_write(command, path)) /* gnuplot would draw on the terminal */
         return false;
-    if (snprintf(picture, sizeof picture, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof picture) {
-        say_error(command, "cannot write %s: %s", path, strerror(ENAMETOOLONG));
-        return false;
-    }
+    name_picture(path, target, picture);
+    const bool beside = strcmp(target, picture) != 0;
     bool good = check_picture(command, path, picture, run_gnuplot(picture, axes, series, count));
-    if (good && rename(picture, path) != 0) {
+    if (good && beside && rename(picture, target) != 0) {
         say_error(command, "cannot write %s: %s", path, strerror(errno));
         good = false;
     }
-    if (!good)
+    if (!good && beside)
         remove(picture);
     return good;
 }

@@ -26,8 +26,8 @@ typedef struct plot_axes {
 bool plot_add(plot_series *series, double x, double y); /* false: out of memory */
 void plot_release(plot_series *series);
 
-/* Draws `path`, a PNG, which is there whole or as it was before; series without points are left out. False with an
- * error said: gnuplot absent, its own complaint, a full disk. */
+/* Draws `path`, a PNG, which is there whole or as it was before (where its folder takes no file beside it: or cut);
+ * series without points are left out. False with an error said: gnuplot absent, its own complaint, a full disk. */
 bool plot_draw(const char *command, const char *path, const plot_axes *axes, const plot_series *series, size_t count);
 
 #endif

@@ -114,10 +114,30 @@ static void test_drawn(void **state) {
     }
 }
 
+/* A link stays one, and a name to which nothing can be added is a name. */
+static void test_targets(void **state) {
+    (void)state;
+    char command[1024], arguments[512], name[256];
+    if (system("command -v gnuplot >/dev/null 2>&1") != 0)
+        skip();
+    snprintf(command, sizeof command, "ln -s real.png '%s/link.png'", folder);
+    assert_int_equal(system(command), 0);
+    expect_run("plot run1.jsonl --output link.png", 0);
+    snprintf(command, sizeof command, "test -L '%s/link.png' && test -s '%s/real.png'", folder, folder);
+    assert_int_equal(system(command), 0);
+    memset(name, 'x', 255);
+    memcpy(name + 251, ".png", 5);
+    snprintf(arguments, sizeof arguments, "plot run1.jsonl --output %s", name);
+    expect_run(arguments, 0);
+    char *const picture = read_text(name);
+    assert_memory_equal(picture, "\x89PNG", 4);
+    psk_free(picture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_styles), cmocka_unit_test(test_no_points), cmocka_unit_test(test_cut_picture),
-        cmocka_unit_test(test_names),  cmocka_unit_test(test_drawn),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_drawn),     cmocka_unit_test(test_targets),
     };
     return cmocka_run_group_tests_name("program_plot", tests, set_up, tear_down);
 }
