@@ -255,9 +255,12 @@ static void print_next(const psk_train_options *run) {
            best ? "best, " : "", run->output, output, format_quoted(data, run->data), output, output);
 }
 
-/* Also where memory lacks: what to do. */
-static exit_code say_failure(psk_status status) {
+/* And what to do, where that is known. */
+static exit_code say_failure(const psk_train_options *run, psk_status status) {
     const exit_code code = say_status("train", status);
+    char output[QUOTED_CAPACITY];
+    if (status == PSK_ERROR_INTERRUPTED)
+        fprintf(stderr, "continue with: polysketch train --resume --output %s\n", format_quoted(output, run->output));
     if (status == PSK_ERROR_MEMORY)
         fprintf(stderr, "a smaller --batch-size or --context takes less, and so does --recompute; --dry-run tells how "
                         "much, by what it is for\n");
@@ -269,7 +272,7 @@ static exit_code finish(const train_settings *settings, const train_screen *scre
     const psk_train_progress *const last = &screen->last;
     char tokens[FORMAT_CAPACITY], time[FORMAT_CAPACITY];
     if (status != PSK_OK)
-        return say_failure(status);
+        return say_failure(run, status);
     printf("%lld steps, %s tokens in %s", (long long)last->step, format_count(tokens, (double)last->tokens),
            format_duration(time, last->seconds));
     if (isfinite(last->loss)) /* not in a run that was over, and has no metrics.jsonl any more */
@@ -297,7 +300,7 @@ static exit_code run_training(const train_settings *settings, const psk_model_co
         progress_end(&screen.line);
         code = finish(settings, &screen, status);
     } else
-        code = say_failure(status);
+        code = say_failure(&settings->run, status);
     psk_model_free(model);
     psk_device_free(device);
     return code;

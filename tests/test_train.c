@@ -295,8 +295,7 @@ static void stops_when_asked(void **unused) {
     (void)unused;
     psk_train_options o = small_options(&f);
     watcher w = {.stop_at = 3};
-    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, "step 3 of 8",
-                   "polysketch train --resume --output", f.output);
+    PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, "step 3 of 8", f.output, "resumed");
     assert_string_equal(names_in(path_in(f.output, "checkpoints")), "step-00000003 ");
     o.resume = 1;
     PSK_TEST_FAILS(psk_train(f.model, &o, watch, &w), PSK_ERROR_INTERRUPTED, "step 3 of 8");

@@ -403,8 +403,7 @@ static psk_status run(trainer *t) {
     if (over)
         return PSK_OK;
     return psk_fail(PSK_ERROR_INTERRUPTED,
-                    "stopped after step %" PRId64 " of %" PRId64 ", everything is saved; continue with: polysketch "
-                    "train --resume --output '%s'",
+                    "stopped after step %" PRId64 " of %" PRId64 ", everything is saved in %s and can be resumed",
                     t->state.step, t->options->steps, t->options->output);
 }
 
