@@ -86,11 +86,12 @@ static bool apply_valid(prepare_settings *settings) {
 }
 
 /* After an error on the way the work before it is kept, which nobody would guess. */
-static void print_kept(const psk_prepare_options *options) {
+static void print_kept(const psk_prepare_options *options, psk_status status) {
     char path[PATH_CAPACITY];
+    const bool bad_line = status == PSK_ERROR_FORMAT && !options->skip_bad_lines;
     if (path_join(path, options->output, "prepare.json") && path_exists(path))
         say_error("prepare", "what was done is kept in %s: the same command goes on from there%s", options->output,
-                  options->skip_bad_lines ? "" : ", also with --skip-bad-lines");
+                  bad_line ? ", also with --skip-bad-lines" : "");
 }
 
 static exit_code prepare(prepare_settings *settings) {
@@ -115,7 +116,7 @@ static exit_code prepare(prepare_settings *settings) {
     }
     const exit_code code = say_status("prepare", status);
     if (code == EXIT_FAILED && status != PSK_ERROR_INTERRUPTED)
-        print_kept(&settings->options);
+        print_kept(&settings->options, status);
     return code;
 }
 

@@ -272,7 +272,8 @@ static psk_status check_length(const task_settings *settings, int64_t N) {
  * out. */
 static exit_code check_lengths(task_settings *settings) {
     const option_list usual = task_settings_default().lengths, asked = settings->lengths;
-    const bool chosen = memcmp(&asked, &usual, sizeof usual) != 0;
+    const bool chosen = asked.count != usual.count ||
+                        memcmp(asked.values, usual.values, (size_t)usual.count * sizeof *usual.values) != 0;
     char length[FORMAT_CAPACITY];
     if (check_length(settings, settings->run.context) != PSK_OK)
         return say_status("task", PSK_ERROR_ARGUMENT);

@@ -1,5 +1,6 @@
 #include "records.h"
 
+#include "streams.h"
 #include "terminal.h"
 
 #include <errno.h>
@@ -18,8 +19,10 @@ json_t *json_number(double value) {
 static bool take_output(const char *command) {
     const int descriptor = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     output = descriptor < 0 ? NULL : fdopen(descriptor, "w");
-    if (output && fflush(stdout) == 0 && dup2(STDERR_FILENO, STDOUT_FILENO) >= 0)
+    if (output && fflush(stdout) == 0 && dup2(STDERR_FILENO, STDOUT_FILENO) >= 0) {
+        streams_lend_output();
         return true;
+    }
     say_error(command, "cannot write to standard output: %s", strerror(errno));
     return false;
 }

@@ -15,10 +15,16 @@ void streams_begin(void) {
             (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
+static bool output_is_lent;
+
+void streams_lend_output(void) {
+    output_is_lent = true;
+}
+
 /* A command that failed has said why. The reason is known of what was still in the buffer. */
 exit_code streams_end(exit_code code) {
     errno = 0;
-    if ((fflush(stdout) == 0 && !ferror(stdout)) || code != EXIT_DONE)
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || code != EXIT_DONE || output_is_lent)
         return code;
     fprintf(stderr, "polysketch: cannot write to standard output%s%s\n", errno ? ": " : "",
             errno ? strerror(errno) : "");

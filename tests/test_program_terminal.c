@@ -37,7 +37,8 @@ static void run_on_terminal(unsigned short columns, const char *arguments, char 
     char command[1024];
     int status;
     const int master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0)
+        skip(); /* a system without terminals, as in a bare chroot */
     const int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
     assert_true(terminal >= 0);
     assert_int_equal(ioctl(terminal, TIOCSWINSZ, &window), 0);
