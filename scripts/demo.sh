@@ -50,6 +50,12 @@ elif [ ! -e "$text" ]; then
     echo "demo: $text is not there" >&2
     exit 1
 fi
+case $(realpath "$text")/ in
+"$(realpath "$out")"/tokens/* | "$(realpath "$out")"/run/*)
+    echo "demo: $text lies in a folder that the demo makes anew: move it, or name another folder with POLYSKETCH_DEMO" >&2
+    exit 1
+    ;;
+esac
 touch "$out/made-by-demo"
 rm -rf "$out/tokens" "$out/run"
 

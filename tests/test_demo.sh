@@ -41,6 +41,10 @@ done
 ! demonstrate "$work/demo" "$work/absent.txt" || fail "ran with a text that is not there"
 [ -e "$work/demo/run/trained" ] || fail "removed the last run for a text that is not there"
 
+mv "$work/more.txt" "$work/demo/tokens/text"
+! demonstrate "$work/demo" "$work/demo/tokens/text" || fail "took a text that it removes"
+[ -f "$work/demo/tokens/text" ] || fail "removed the text"
+
 for name in tokens run; do
     mkdir -p "$work/mine/$name"
     touch "$work/mine/$name/work"
