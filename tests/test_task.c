@@ -340,7 +340,7 @@ static void test_partial_batch(void **state) {
         release(e);
     }
     PSK_TEST_OK(psk_task_test(f.model, &task, LENGTH, EXAMPLES, NULL, NULL, &result));
-    assert_int_equal(llround(result.accuracy * EXAMPLES), right);
+    assert_int_equal(llround(result.accuracy * (double)EXAMPLES), right);
     print_message("%d of %d right\n", (int)right, EXAMPLES);
     psk_test_free(logits);
     end(&f);
