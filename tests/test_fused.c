@@ -414,7 +414,7 @@ static void small_gradients_are_not_lost(void **state) {
     for (int64_t v = 0; v < COUNT(variants); v++)
         for (int64_t s = 0; s < COUNT(sizes); s++) {
             fused_case c = make_case(v, s);
-            if (c.config.mechanism == PSK_SOFTMAX)
+            if (c.config.mechanism == PSK_SOFTMAX || (v + s) % 3 != 0) /* each variant with every third size */
                 continue;
             c.config.degree = 16;
             for (psk_precision precision = PSK_PRECISION_F32; precision <= last; precision++)
