@@ -48,7 +48,11 @@ static double tensor_size(const json_t *tensor) {
     return size;
 }
 
-/* A state (docs/formats.md) is known by its metadata. */
+static bool is_made_of(const char *text, const char *characters) {
+    return text && *text && text[strspn(text, characters)] == '\0';
+}
+
+/* A state (docs/formats.md) is known by its metadata; what a terminal would take for more than text is in none. */
 static void print_header(const char *path, int64_t file_bytes, json_t *header) {
     const json_t *const metadata = json_object_get(header, "__metadata__");
     const char *const format = json_string_value(json_object_get(metadata, "format"));
@@ -66,7 +70,8 @@ static void print_header(const char *path, int64_t file_bytes, json_t *header) {
         sum += tensor_size(value);
     }
     printf("%s: ", path);
-    if (format && strcmp(format, "polysketch session") == 0 && length && model)
+    if (format && strcmp(format, "polysketch session") == 0 && is_made_of(length, "0123456789") &&
+        is_made_of(model, "0123456789abcdef"))
         printf("the state of a sequence after %s tokens, of the model %s", length, model);
     else
         printf("safetensors");

@@ -93,6 +93,13 @@ static void other_files(void **state) {
     PSK_TEST_OK(psk_write_file(path, odd, sizeof odd - 1));
     expect_run("info other", 0);
     EXPECT_IN("out", "other: safetensors, 2 tensors, ");
+    /* A length with which a terminal would be cleared. */
+    static const char loud[] =
+        "\x59\0\0\0\0\0\0\0"
+        "{\"__metadata__\": {\"format\": \"polysketch session\", \"length\": \"7\\u001b[2J\", \"model\": \"0a\"}}";
+    PSK_TEST_OK(psk_write_file(path, loud, sizeof loud - 1));
+    expect_run("info other", 0);
+    EXPECT_IN("out", "other: safetensors, 0 tensors, ");
     write_text("noise.psk", "this is no shard");
     expect_run("info noise.psk", 1);
     EXPECT_IN("err", "noise.psk");
