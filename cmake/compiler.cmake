@@ -2,6 +2,9 @@
 add_library(psk_options INTERFACE)
 target_compile_definitions(psk_options INTERFACE _GNU_SOURCE) # POSIX files, threads and CPU masks beside plain C17
 target_compile_options(psk_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(CMAKE_C_COMPILER_ID MATCHES "Clang") # enumerators are integer constants here, floating-point numbers may meet them
+    target_compile_options(psk_options INTERFACE -Wno-enum-float-conversion)
+endif()
 if(PSK_WERROR)
     target_compile_options(psk_options INTERFACE -Werror)
 endif()
