@@ -461,7 +461,7 @@ static void refuses(void **state) {
     PSK_TEST_OK(psk_prepare(&r.options, &r.result));
     PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "prepared already", "out");
     PSK_TEST_OK(psk_remove_tree(in_folder("out/prepare.json")));
-    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "holds shards already", "train-00000.psk");
+    PSK_TEST_FAILS(psk_prepare(&r.options, &r.result), PSK_ERROR_ARGUMENT, "holds train-00000.psk already");
 }
 
 static void bad_lines(void **state) {

@@ -419,3 +419,16 @@ psk_status psk_join_path(const char *folder, const char *name, char **out) {
     *out = path;
     return PSK_OK;
 }
+
+psk_status psk_refuse_entries(const char *folder, bool (*refused)(const char *name)) {
+    psk_status status = PSK_OK;
+    char **names;
+    int64_t count;
+    PSK_TRY(psk_list_folder(folder, &names, &count));
+    for (int64_t i = 0; i < count && status == PSK_OK; i++)
+        if (refused(names[i]))
+            status = psk_fail(PSK_ERROR_ARGUMENT, "%s holds %s already: remove it or choose another folder", folder,
+                              names[i]);
+    psk_free_names(names, count);
+    return status;
+}

@@ -47,6 +47,10 @@ psk_status psk_rename(const char *from, const char *to); /* and fsync of the fol
 psk_status psk_claim_folder(const char *path, int *claim);
 void psk_release_folder(int claim); /* accepts -1: none */
 
+/* ARGUMENT naming the first entry (by name) that is refused; one that would be spoilt by what is to be written there.
+ */
+psk_status psk_refuse_entries(const char *folder, bool (*refused)(const char *name));
+
 bool psk_is_folder(const char *path);
 bool psk_is_file(const char *path);
 psk_status psk_free_space(const char *path, uint64_t *bytes);

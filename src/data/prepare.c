@@ -122,18 +122,8 @@ static psk_status load_tokenizer(preparation *work) {
                     work->options->tokenizer);
 }
 
-/* Shards without a journal are somebody else's. */
-static psk_status check_no_shards(const char *folder) {
-    psk_status status = PSK_OK;
-    char **names;
-    int64_t entries;
-    PSK_TRY(psk_list_folder(folder, &names, &entries));
-    for (int64_t i = 0; i < entries && status == PSK_OK; i++)
-        if (psk_name_ends(names[i], ".psk"))
-            status = psk_fail(PSK_ERROR_ARGUMENT, "%s holds shards already (%s): remove them or choose another folder",
-                              folder, names[i]);
-    psk_free_names(names, entries);
-    return status;
+static bool is_shard(const char *name) {
+    return psk_name_ends(name, ".psk");
 }
 
 /* ----------------------------------------------------------------------------------------------------------- journal
@@ -287,8 +277,8 @@ static psk_status open_output(preparation *work) {
     PSK_TRY(psk_make_folders(folder));
     PSK_TRY(psk_claim_folder(folder, &work->claim));
     PSK_TRY(psk_journal_read(work->options, work->tokenizer->name, &work->inputs, &work->journal, &found));
-    if (!found)
-        PSK_TRY(check_no_shards(folder));
+    if (!found) /* shards without a journal are somebody else's */
+        PSK_TRY(psk_refuse_entries(folder, is_shard));
     for (int side = 0; side < PSK_SIDES; side++)
         work->splits[side] = (psk_split_writer){.name = side == PSK_TRAIN ? "train" : "valid",
                                                 .folder = folder,

@@ -51,19 +51,6 @@ static bool is_taken_by(const char *name) {
            psk_name_ends(name, ".psk.partial");
 }
 
-static psk_status check_output(const char *folder) {
-    psk_status status = PSK_OK;
-    char **names;
-    int64_t entries;
-    PSK_TRY(psk_list_folder(folder, &names, &entries));
-    for (int64_t i = 0; i < entries && status == PSK_OK; i++)
-        if (is_taken_by(names[i]))
-            status = psk_fail(PSK_ERROR_ARGUMENT, "%s holds %s already: remove it or choose another folder", folder,
-                              names[i]);
-    psk_free_names(names, entries);
-    return status;
-}
-
 static psk_status stopped(void) {
     return psk_fail(PSK_ERROR_INTERRUPTED, "the training of a tokenizer was stopped");
 }
@@ -190,7 +177,7 @@ static psk_status train(const psk_tokenizer_train_options *options) {
 static psk_status try_output(const char *folder) {
     const bool new_folder = !psk_is_folder(folder);
     PSK_TRY(psk_make_folders(folder));
-    const psk_status status = check_output(folder);
+    const psk_status status = psk_refuse_entries(folder, is_taken_by);
     if (new_folder)
         rmdir(folder);
     return status;
